@@ -1,0 +1,3 @@
+"""An OCI container runtime: a compiler in Python and a tiny machine in C."""
+
+__version__ = "0.1.0"
