@@ -1,0 +1,87 @@
+"""The operations of a plan: the Python side of native/plan.h, and the builder that collects them.
+
+Hot module. The numbers are those of native/plan.h; tests/native compares the two files.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Argument: TypeAlias = "int | str | bytes | tuple[str | bytes, ...] | list[str | bytes]"
+    Operation: TypeAlias = "tuple[int, int, int, tuple[Argument, ...]]"
+
+MAGIC = 0x4E4C504F
+VERSION = 1
+NONE = 0xFFFFFFFFFFFFFFFF  # absent blob, absent slot, unset id
+
+F_IGNORE, F_WARN, F_ALT, F_RETRY = 1, 2, 4, 8
+ARG_INT, ARG_BLOB, ARG_SLOT = 0, 1, 2
+
+SETNS, UNSHARE, CLONE, SYNC, GATE, CHDIR, FIND_EXE, EXEC, CLOSE = 1, 2, 3, 4, 5, 6, 7, 8, 9
+SYSCALL, WRITE, OPEN = 10, 11, 12
+ROOT, MKDIR, MKFILE, SYMLINK, MKNOD = 16, 17, 18, 19, 20
+FSMOUNT, TREE, ATTACH, SETATTR, MASK, READONLY, COPYUP, PIVOT = 24, 25, 26, 27, 28, 29, 30, 31
+IDS, CAPS, LOOPBACK, CONSOLE, STDIO, SECCOMP, HOME = 40, 41, 42, 43, 44, 45, 46
+
+WRITE_PROCFS, WRITE_SKIP_SAME = 1, 2
+ROOT_RECURSIVE = 1
+TARGET_EXISTS, TARGET_DIR, TARGET_FILE = 0, 1, 2
+PIVOT_ROOT, PIVOT_MOVE, PIVOT_CHROOT = 0, 1, 2
+IDS_KEEPCAPS, IDS_NO_SETGROUPS = 1, 2
+CAPS_DROP_BOUNDING, CAPS_SET, CAPS_AMBIENT = 1, 2, 4
+CONSOLE_MOUNT = 1
+
+# Tags of SYNC and GO: words for people, numbers on the wire.
+TAG_USERNS, TAG_CGROUP, TAG_NETWORK, TAG_HOOKS, TAG_RLIMITS, TAG_START = 1, 2, 3, 4, 5, 6
+TAG_NAMES = ("", "userns", "cgroup", "network", "hooks", "rlimits", "start")
+
+MSG_SYNC, MSG_GO, MSG_ERROR, MSG_WARNING, MSG_DEBUG = 1, 2, 3, 4, 5
+MSG_CHILD, MSG_CONSOLE, MSG_READY, MSG_LISTENER = 6, 7, 8, 9
+
+CHANNEL_SLOT, PLAN_SLOT = 0, 1  # the first two descriptors of every plan
+
+
+class Plan:
+    """A list of operations with their origins, and what the host has to provide for them.
+
+    ``ops[i]`` is ``(code, flags, errnos, args)``; ``origins[i]`` the JSON pointer in config.json that caused it.
+    ``fds`` names the descriptors handed over, in slot order (slot 0 ``channel``, slot 1 ``plan``): the host opens
+    each by its name, see docs/architecture.md. ``clone_flags`` are the CLONE_NEW* flags with which the host starts
+    init. ``syncs`` are the tags that init will send, in order.
+    """
+
+    __slots__ = ("clone_flags", "fds", "ops", "origins", "slots", "syncs")
+
+    def __init__(self) -> None:
+        self.ops: list[Operation] = []
+        self.origins: list[str] = []
+        self.fds: list[str] = ["channel", "plan"]
+        self.slots = 2
+        self.clone_flags = 0
+        self.syncs: list[int] = []
+
+    def fd(self, name: str) -> int:
+        """Ask the host for a descriptor; returns its slot. Must come before the first call of slot()."""
+        self.fds.append(name)
+        self.slots += 1
+        return self.slots - 1
+
+    def slot(self) -> int:
+        """A new empty slot, to be filled by an operation."""
+        self.slots += 1
+        return self.slots - 1
+
+    def add(self, origin: str, code: int, *args: Argument, flags: int = 0, errnos: int = 0) -> None:
+        """Append one operation. ``errnos``: up to four errno numbers packed one a byte (see errno_set)."""
+        self.ops.append((code, flags, errnos, args))
+        self.origins.append(origin)
+
+
+def errno_set(*numbers: int) -> int:
+    """Pack up to four errno numbers for an operation's ``errnos`` field."""
+    packed = 0
+    for position, number in enumerate(numbers):
+        packed |= number << (8 * position)
+    return packed
