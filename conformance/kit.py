@@ -1,0 +1,478 @@
+"""What every black-box test of a runtime needs: a test program, bundles, and a way to call it.
+
+Standard library only.  Both the conformance suite and the integration tests are built on it.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+Config = dict[str, Any]
+SOURCES = Path(__file__).resolve().parent / "testprog"
+# A test that needs longer than this has hung: every call here takes milliseconds.
+TIMEOUT = 40.0
+PATH_ENV = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def build_testprog(directory: Path | None = None) -> Path:
+    """Compile the static test program once per state of its sources and return its path.
+
+    Raises subprocess.CalledProcessError with the compiler's output when it does not compile.
+    """
+    sources = sorted(SOURCES.glob("*.[ch]"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    directory = directory or Path(tempfile.gettempdir()) / f"ociruntime-testprog-{os.geteuid()}"
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    target = directory / f"testprog-{digest}"
+    if not target.exists():
+        draft = target.with_suffix(f".{os.getpid()}")
+        command = [os.environ.get("CC", "cc"), "-static", "-Os", "-std=gnu17", "-Wall", "-Wextra"]
+        command += ["-D_GNU_SOURCE", "-o", str(draft)]
+        subprocess.run(
+            [*command, *(str(p) for p in sources if p.suffix == ".c")], check=True, timeout=120
+        )
+        draft.rename(target)
+    return target
+
+
+def base_config() -> Config:
+    """A small valid configuration: root user, five new namespaces, the usual mounts."""
+    return {
+        "ociVersion": "1.0.2",
+        "root": {"path": "rootfs"},
+        "hostname": "testhost",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/init", "exit", "0"],
+            "env": [PATH_ENV],
+            "cwd": "/",
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {
+                "destination": "/dev",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+            },
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+            },
+            {
+                "destination": "/sys",
+                "type": "sysfs",
+                "source": "sysfs",
+                "options": ["nosuid", "noexec", "nodev", "ro"],
+            },
+        ],
+        "linux": {
+            "namespaces": [{"type": t} for t in ("pid", "network", "ipc", "uts", "mount")],
+        },
+    }
+
+
+class Bundle:
+    """A bundle directory with a root file system that holds little more than the test program."""
+
+    def __init__(self, path: Path, program: Path, config: Config | None = None) -> None:
+        self.path = path
+        self.rootfs = path / "rootfs"
+        self.program = program
+        self.config: Config = config if config is not None else base_config()
+        self.rootfs.mkdir(parents=True)
+        for name in ("proc", "dev", "sys", "tmp", "etc"):
+            (self.rootfs / name).mkdir()
+        (self.rootfs / "tmp").chmod(0o1777)
+        self.install("init")
+
+    def install(self, name: str) -> Path:
+        """Copy the test program into the root file system under another name."""
+        target = self.rootfs / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.program, target)
+        target.chmod(0o755)
+        return target
+
+    @property
+    def process(self) -> dict[str, Any]:
+        return self.config["process"]  # type: ignore[no-any-return]
+
+    @property
+    def linux(self) -> dict[str, Any]:
+        return self.config["linux"]  # type: ignore[no-any-return]
+
+    @property
+    def mounts(self) -> list[dict[str, Any]]:
+        return self.config["mounts"]  # type: ignore[no-any-return]
+
+    def args(self, *args: str) -> Bundle:
+        """Set the program: the arguments after /init of the test program."""
+        self.process["args"] = ["/init", *args]
+        return self
+
+    def mount(self, destination: str, kind: str | None, source: str, *options: str) -> Bundle:
+        """Append a mount."""
+        entry: dict[str, Any] = {"destination": destination, "source": source}
+        if kind is not None:
+            entry["type"] = kind
+        if options:
+            entry["options"] = list(options)
+        self.mounts.append(entry)
+        return self
+
+    def drop_mount(self, destination: str) -> Bundle:
+        self.config["mounts"] = [m for m in self.mounts if m["destination"] != destination]
+        return self
+
+    def namespace(self, kind: str, path: str | None = None) -> Bundle:
+        """Ask for a namespace: a new one, or the one at `path`."""
+        self.without_namespace(kind)
+        entry = {"type": kind} if path is None else {"type": kind, "path": path}
+        self.linux["namespaces"].append(entry)
+        return self
+
+    def without_namespace(self, kind: str) -> Bundle:
+        self.linux["namespaces"] = [n for n in self.linux["namespaces"] if n["type"] != kind]
+        return self
+
+    def user_namespace(self, host: int = 100000, size: int = 65536) -> Bundle:
+        """A new user namespace; the root file system is given to its root."""
+        self.namespace("user")
+        for kind in ("uidMappings", "gidMappings"):
+            self.linux[kind] = [{"containerID": 0, "hostID": host, "size": size}]
+        for path in [self.rootfs, *self.rootfs.rglob("*")]:
+            os.chown(path, host, host, follow_symlinks=False)
+        return self
+
+    def write(self) -> Bundle:
+        """Write config.json as the configuration is now."""
+        (self.path / "config.json").write_text(json.dumps(self.config, indent=1))
+        return self
+
+    def write_raw(self, text: str | bytes) -> Bundle:
+        data = text.encode() if isinstance(text, str) else text
+        (self.path / "config.json").write_bytes(data)
+        return self
+
+    def clone(self, path: Path) -> Bundle:
+        """A second bundle with the same configuration and a fresh root file system."""
+        return Bundle(path, self.program, copy.deepcopy(self.config))
+
+
+class Result:
+    """What a call of the runtime ended with."""
+
+    def __init__(self, argv: Sequence[str], code: int, out: str, err: str) -> None:
+        self.argv, self.code, self.out, self.err = list(argv), code, out, err
+
+    def ok(self) -> Result:
+        """Itself; raises AssertionError with the whole story when the call failed."""
+        assert self.code == 0, f"unexpected failure: {self!r}"
+        return self
+
+    def failed(self, *parts: str, code: int | None = None) -> Result:
+        """Itself; raises AssertionError unless it failed and stderr has each of `parts`."""
+        assert self.code != 0, f"unexpected success: {self!r}"
+        assert code is None or self.code == code, f"exit status is not {code}: {self!r}"
+        for part in parts:
+            assert part in self.message, f"{part!r} not in stderr: {self!r}"
+        return self
+
+    @property
+    def message(self) -> str:
+        """stderr, without the backslashes of a `level=error msg="..."` wrapping."""
+        return self.err.replace('\\"', '"')
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def __repr__(self) -> str:
+        return (
+            f"{' '.join(self.argv)} -> {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+        )
+
+
+def fields(line: str) -> dict[str, str]:
+    """The `key=value` words of a line of the test program's output."""
+    return dict(word.split("=", 1) for word in line.split() if "=" in word)
+
+
+class Runtime:
+    """An OCI runtime as a program, with a state directory of its own."""
+
+    def __init__(self, path: str, root: Path, options: Iterable[str] = ()) -> None:
+        self.path = path
+        self.root = root
+        self.options = list(options)
+        self.containers: list[Container] = []
+        self._serial = 0
+        version = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=TIMEOUT, check=False
+        ).stdout
+        self.kind = version.split(" ", 1)[0] or Path(path).name
+        self.version = version.partition("\n")[0].strip()
+
+    def new_id(self) -> str:
+        """An id no other test of this machine uses."""
+        self._serial += 1
+        return f"{self.root.name}-{self._serial}"
+
+    def argv(self, *args: str, options: Iterable[str] = ()) -> list[str]:
+        return [self.path, "--root", str(self.root), *self.options, *options, *args]
+
+    def call(
+        self,
+        *args: str,
+        options: Iterable[str] = (),
+        stdin: str | bytes | int | None = None,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = TIMEOUT,
+        pass_fds: Sequence[int] = (),
+        prefix: Sequence[str] = (),
+        preexec: Callable[[], None] | None = None,
+    ) -> Result:
+        """Run one verb to its end; output goes through files, so that a container that keeps
+        the descriptors does not delay it.  Raises TimeoutError when it hangs."""
+        argv = [*prefix, *self.argv(*args, options=options)]
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            code = self._spawn(
+                argv, out.fileno(), err.fileno(), stdin, env, cwd, timeout, pass_fds, preexec
+            )
+            texts = []
+            for stream in (out, err):
+                stream.seek(0)
+                texts.append(stream.read().decode(errors="surrogateescape"))
+        if code is None:
+            raise TimeoutError(f"hangs: {Result(argv, -1, *texts)!r}")
+        return Result(argv, code, *texts)
+
+    @staticmethod
+    def _spawn(
+        argv: Sequence[str],
+        out: int,
+        err: int,
+        stdin: str | bytes | int | None,
+        env: dict[str, str] | None,
+        cwd: Path | None,
+        timeout: float,
+        pass_fds: Sequence[int],
+        preexec: Callable[[], None] | None,
+    ) -> int | None:
+        feed = stdin.encode() if isinstance(stdin, str) else stdin
+        source = feed if isinstance(feed, int) else subprocess.DEVNULL
+        if isinstance(feed, bytes):
+            source = subprocess.PIPE
+        with subprocess.Popen(
+            argv,
+            stdin=source,
+            stdout=out,
+            stderr=err,
+            env=env,
+            cwd=cwd,
+            pass_fds=pass_fds,
+            preexec_fn=preexec,
+        ) as process:
+            try:
+                process.communicate(feed if isinstance(feed, bytes) else None, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return None
+            return process.returncode
+
+    def run(self, bundle: Bundle, *flags: str, container_id: str | None = None, **kw: Any) -> Result:
+        """`run` in the foreground."""
+        bundle.write()
+        container = self.track(bundle, container_id)
+        return self.call("run", "--bundle", str(bundle.path), *flags, container.id, **kw)
+
+    def track(self, bundle: Bundle, container_id: str | None = None) -> Container:
+        """A container object that clean-up knows of, before anything was made."""
+        container = Container(self, container_id or self.new_id(), bundle)
+        self.containers.append(container)
+        return container
+
+    def create(
+        self, bundle: Bundle, *flags: str, container_id: str | None = None, **kw: Any
+    ) -> Container:
+        """`create`; the container's own output goes to files of the bundle."""
+        container = self.try_create(bundle, *flags, container_id=container_id, **kw)
+        container.result.ok()
+        return container
+
+    def try_create(
+        self,
+        bundle: Bundle,
+        *flags: str,
+        container_id: str | None = None,
+        raw: bool = False,
+        **kw: Any,
+    ) -> Container:
+        """`create`, which may fail; see `container.result`."""
+        if not raw:
+            bundle.write()
+        container = self.track(bundle, container_id)
+        pid_file = bundle.path / f"{container.id}.pid"
+        command = ["create", "--bundle", str(bundle.path), *flags]
+        if "--pid-file" in flags:
+            pid_file = Path(flags[flags.index("--pid-file") + 1])
+        else:
+            command += ["--pid-file", str(pid_file)]
+        container.result = self._create_call(container, [*command, container.id], kw)
+        if container.result.code == 0:
+            container.pid = int(pid_file.read_text())
+        return container
+
+    def _create_call(self, container: Container, args: list[str], kw: dict[str, Any]) -> Result:
+        argv = [*kw.pop("prefix", ()), *self.argv(*args, options=kw.pop("options", ()))]
+        out_path, err_path = container.out_path, container.err_path
+        with out_path.open("wb") as out, err_path.open("wb") as err:
+            code = self._spawn(
+                argv,
+                out.fileno(),
+                err.fileno(),
+                kw.pop("stdin", None),
+                kw.pop("env", None),
+                kw.pop("cwd", None),
+                kw.pop("timeout", TIMEOUT),
+                kw.pop("pass_fds", ()),
+                kw.pop("preexec", None),
+            )
+        assert not kw, f"unknown arguments: {kw}"
+        text = err_path.read_text(errors="surrogateescape")
+        if code is None:
+            raise TimeoutError(f"hangs: {Result(argv, -1, '', text)!r}")
+        return Result(argv, code, out_path.read_text(errors="surrogateescape"), text)
+
+    def features(self) -> Any:
+        return self.call("features").ok().json()
+
+    def clean(self) -> None:
+        """Delete by force whatever was made."""
+        while self.containers:
+            container = self.containers.pop()
+            container.delete("--force")
+            if container.pid and alive(container.pid):
+                os.kill(container.pid, signal.SIGKILL)
+
+
+class Container:
+    """One container of a runtime."""
+
+    result: Result
+
+    def __init__(self, runtime: Runtime, container_id: str, bundle: Bundle) -> None:
+        self.runtime, self.id, self.bundle = runtime, container_id, bundle
+        self.pid = 0
+        self.out_path = bundle.path / f"{container_id}.out"
+        self.err_path = bundle.path / f"{container_id}.err"
+
+    def start(self) -> Container:
+        self.verb("start").ok()
+        return self
+
+    def verb(self, name: str, *args: str, after: Sequence[str] = (), **kw: Any) -> Result:
+        """Call a verb on this container: `NAME ARGS... ID AFTER...`."""
+        return self.runtime.call(name, *args, self.id, *after, **kw)
+
+    def state(self) -> dict[str, Any]:
+        return self.verb("state").ok().json()  # type: ignore[no-any-return]
+
+    @property
+    def status(self) -> str:
+        return str(self.state()["status"])
+
+    def kill(self, what: str = "KILL", *flags: str) -> Result:
+        return self.verb("kill", *flags, after=[what])
+
+    def delete(self, *flags: str) -> Result:
+        return self.verb("delete", *flags)
+
+    def exec(self, *args: str, flags: Sequence[str] = (), **kw: Any) -> Result:
+        """`exec` of the test program in the foreground."""
+        return self.verb("exec", *flags, after=["/init", *args], **kw)
+
+    def wait(self, status: str = "stopped", timeout: float = 15.0) -> Container:
+        """Wait until the runtime says `status`."""
+        poll(lambda: self.status == status, f"{self.id} is not {status}", timeout)
+        return self
+
+    def wait_exit(self, timeout: float = 15.0) -> int:
+        """The exit status of the container's process, as its subreaper (this process) sees it:
+        negative for a signal."""
+        status: list[int] = []
+
+        def reaped() -> bool:
+            pid, code = os.waitpid(self.pid, os.WNOHANG)
+            status.append(code)
+            return pid != 0
+
+        poll(reaped, f"{self.id} does not end", timeout)
+        return os.waitstatus_to_exitcode(status[-1])
+
+    @property
+    def out(self) -> str:
+        return self.out_path.read_text(errors="surrogateescape")
+
+    def wait_out(self, text: str, timeout: float = 15.0) -> str:
+        """Wait until the container has printed `text`; all output so far."""
+        poll(lambda: text in self.out, f"no {text!r} in the output of {self.id}", timeout)
+        return self.out
+
+    def proc(self, name: str) -> str:
+        """A file of /proc/PID of the container's process, seen from the host."""
+        return Path(f"/proc/{self.pid}/{name}").read_text(errors="surrogateescape")
+
+
+def become_subreaper() -> None:
+    """Adopt orphans, as conmon and the containerd shim do: a leaked process becomes our child."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(36, 1, 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def poll(condition: Callable[[], bool], message: str, timeout: float = 15.0) -> None:
+    """Wait for `condition`; raises TimeoutError with `message`."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(message)
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: exists and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def find_runtime(name: str) -> str:
+    """The absolute path of a runtime given by name or path; exits with a message if absent."""
+    found = shutil.which(name)
+    if not found:
+        sys.exit(f"{name}: no such runtime")
+    return str(Path(found).absolute())

@@ -1,0 +1,46 @@
+"""Settings common to all tests: the repository on sys.path, the markers, who may run what."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "root: needs root's privileges; skipped for an ordinary user",
+        "known(runtime, reason): that runtime is known to behave otherwise; the test must fail on it",
+        "leaks(runtime, reason): that runtime is known to leave something behind in this test",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    skip = pytest.mark.skip(reason="needs root")
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The top of the source tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference material beside the source tree (or $OCIRUNTIME_SHARED); skips if absent."""
+    path = Path(os.environ.get("OCIRUNTIME_SHARED", REPOSITORY.parent / "shared"))
+    if not path.is_dir():
+        pytest.skip(f"no reference material at {path}")
+    return path

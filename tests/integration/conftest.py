@@ -1,0 +1,104 @@
+"""Fixtures of the integration tests, and the rule that a test leaves nothing behind."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.kit import become_subreaper, build_testprog
+from tests.integration import hostlib
+from tests.integration.harness import Bundle, Runtime, Snapshot, runtime_path
+
+_serial = itertools.count(1)
+MakeBundle = Callable[[], Bundle]
+
+
+def _kind(path: str | None) -> str:
+    if path is None:
+        return ""
+    run = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return run.stdout.split(" ", 1)[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    path = runtime_path()
+    kind = _kind(path)
+    here = Path(__file__).parent
+    for item in items:
+        if here not in item.path.parents:
+            continue
+        if path is None:
+            item.add_marker(pytest.mark.skip(reason="the runtime under test is not built"))
+        for marker in item.iter_markers("known"):
+            if marker.args[0] == kind:
+                item.add_marker(
+                    pytest.mark.xfail(reason=f"{kind}: {marker.args[1]}", strict=True)
+                )
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[None]:
+    """The test process adopts orphans and has mounts of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    hostlib.private_mount_namespace()
+    become_subreaper()
+    controllers = None
+    if _kind(runtime_path()) == "crun":
+        controllers = hostlib.AllControllersOnV1()
+    yield
+    if controllers:
+        controllers.give_back()
+
+
+@pytest.fixture(scope="session")
+def program(machine: None) -> Path:
+    """The compiled test program."""
+    return build_testprog()
+
+
+@pytest.fixture
+def place(machine: None) -> Iterator[Path]:
+    """A directory of the test that mapped users may pass through (unlike tmp_path)."""
+    path = Path(tempfile.mkdtemp(prefix=f"it{os.getpid()}x{next(_serial)}x"))
+    path.chmod(0o711)
+    yield path
+    hostlib.remove_tree(path)
+
+
+@pytest.fixture
+def rt(place: Path, request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    """The runtime under test, with a state directory of its own and a watch on leaks."""
+    path = runtime_path()
+    assert path is not None
+    runtime = Runtime(path, place / place.name)
+    snapshot = Snapshot(place.name, runtime.root)
+    yield runtime
+    runtime.clean()
+    leaks = snapshot.leaks()
+    if leaks:
+        snapshot.sweep()
+    excused = [m for m in request.node.iter_markers("leaks") if m.args[0] == runtime.kind]
+    if excused:
+        assert leaks, f"{runtime.kind} was expected to leave something: {excused[0].args[1]}"
+    else:
+        assert not leaks, "left behind:\n" + "\n".join(leaks)
+
+
+@pytest.fixture
+def make_bundle(place: Path, program: Path) -> MakeBundle:
+    """A function that makes one more bundle."""
+    count = itertools.count(1)
+    return lambda: Bundle(place / f"bundle{next(count)}", program)
+
+
+@pytest.fixture
+def bundle(make_bundle: MakeBundle) -> Bundle:
+    """A bundle with the base configuration."""
+    return make_bundle()

@@ -1,0 +1,138 @@
+"""The host as the integration tests need it: a private mount namespace, cgroup v1 for crun, and
+what a test may have left behind.  Calls the kernel through ctypes, as Python 3.11 lacks unshare.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import time
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+CLONE_NEWNS = 0x00020000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+def private_mount_namespace() -> None:
+    """Give this process a mount namespace whose mounts nobody else sees."""
+    _check(_libc.unshare(CLONE_NEWNS), "unshare")
+    _check(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
+
+
+class AllControllersOnV1:
+    """Every controller on a v1 hierarchy while it lasts.
+
+    crun refuses a hybrid machine as long as the cgroup2 hierarchy has a controller.  Call it in a
+    private mount namespace only.
+    """
+
+    def __init__(self) -> None:
+        unified = CGROUP_ROOT / "unified" / "cgroup.controllers"
+        self.taken: list[str] = []
+        if not unified.exists():
+            return
+        for name in unified.read_text().split():
+            path = CGROUP_ROOT / name
+            # The tmpfs of /sys/fs/cgroup is the machine's: the folder itself is seen by all.
+            path.mkdir(exist_ok=True)
+            subprocess.run(["mount", "-t", "cgroup", "-o", name, "cgroup", path], check=True)
+            self.taken.append(name)
+
+    def give_back(self) -> None:
+        """Return the controllers to cgroup2.
+
+        The kernel frees a v1 hierarchy only at an umount that finds no child cgroup, and
+        children are freed late: retry.
+        """
+        for name in self.taken:
+            path = CGROUP_ROOT / name
+            for _ in range(15):
+                remove_cgroups(path, "")
+                subprocess.run(["umount", path], check=False)
+                if _freed(name):
+                    break
+                subprocess.run(["mount", "-t", "cgroup", "-o", name, "cgroup", path], check=True)
+            if path.is_dir() and not path.is_mount():
+                path.rmdir()
+
+
+def _freed(controller: str) -> bool:
+    """Whether the kernel gives the controller back within a second."""
+    for _ in range(20):
+        if _hierarchy(controller) == 0:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _hierarchy(controller: str) -> int:
+    for line in Path("/proc/cgroups").read_text().splitlines():
+        if line.startswith(controller + "\t"):
+            return int(line.split()[1])
+    return 0
+
+
+def cgroups(word: str) -> list[Path]:
+    """Every cgroup directory whose path contains `word`, deepest first."""
+    found = []
+    for top, _, _ in os.walk(CGROUP_ROOT):
+        if word in top[len(str(CGROUP_ROOT)) :]:
+            found.append(Path(top))
+    return sorted(found, key=lambda p: len(p.parts), reverse=True)
+
+
+def remove_cgroups(top: Path, word: str) -> None:
+    """Remove the empty cgroups below `top` whose path contains `word`."""
+    for directory, _, _ in os.walk(top, topdown=False):
+        if directory != str(top) and word in directory:
+            try:
+                os.rmdir(directory)
+            except OSError:
+                pass
+
+
+def mounts() -> list[str]:
+    """The lines of this process's mountinfo."""
+    return Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+
+
+def children() -> dict[int, str]:
+    """Children of this process that still run or wait to be reaped: pid -> what it is."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            try:
+                stat = Path(f"/proc/{pid}/stat").read_text()
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+            except OSError:
+                continue
+            found[pid] = f"{stat.split()[1]} {stat.rpartition(')')[2].split()[0]} {command!r}"
+    return found
+
+
+def reap(before: dict[int, str]) -> None:
+    """Collect the zombies among the children that were not there `before`."""
+    for pid, text in children().items():
+        if pid not in before and " Z " in text:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory, after anything still mounted below it is gone."""
+    for line in reversed(mounts()):
+        target = line.split()[4]
+        if target == str(path) or target.startswith(f"{path}/"):
+            _libc.umount2(os.fsencode(target), 2)
+    subprocess.run(["rm", "-rf", "--one-file-system", path], check=False)
