@@ -1,0 +1,149 @@
+"""Log lines in runc's two formats, and the plain text on stderr.
+
+Hot module. One line, one write(2): several runtimes append to one file at the same time. An error goes to the log
+*and*, as plain text, to stderr: engines read either (docs/compatibility.md). stdout and stderr may be closed, or open
+for reading only: a failing write is dropped.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from ociruntime import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.cli import Options
+
+ERROR, WARNING, INFO, DEBUG = 0, 1, 2, 3
+_LEVELS = {"error": ERROR, "warning": WARNING, "warn": WARNING, "info": INFO, "debug": DEBUG}
+_NAMES = ("error", "warning", "info", "debug")
+
+_fd = -1  # of --log; -1: stderr
+_json = False
+_level = WARNING
+
+
+def setup(options: Options) -> None:
+    """Read --log, --log-format, --log-level and --debug, and open the log before anything can change directory.
+
+    Raises errors.Error.
+    """
+    global _fd, _json, _level
+    wanted = options.get("log-format") or "text"
+    if wanted not in ("text", "json"):
+        raise errors.Error(f'invalid log-format "{wanted}"', hint="text or json")
+    _json = wanted == "json"
+    word = options.get("log-level")
+    if word:
+        level = _LEVELS.get(str(word).lower())
+        if level is None:
+            raise errors.Error(f'invalid log-level "{word}"', hint="error, warning, info or debug")
+        _level = level
+    if options.get("debug"):
+        _level = DEBUG
+    path = options.get("log")
+    if path:
+        try:
+            _fd = posix.open(
+                str(path), posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC, 0o644
+            )
+        except OSError as exc:
+            raise errors.from_os(exc, f"open log {path}") from exc
+
+
+def debugging() -> bool:
+    """Whether debug lines are wanted (test before composing an expensive one)."""
+    return _level >= DEBUG
+
+
+def _write(fd: int, text: str) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        while data:
+            data = data[posix.write(fd, data) :]
+    except OSError:
+        return
+
+
+def out(text: str) -> None:
+    """Write to stdout, as is."""
+    _write(1, text)
+
+
+def err(text: str) -> None:
+    """Write to stderr, as is."""
+    _write(2, text)
+
+
+def _quote(text: str) -> str:
+    """A JSON string, in ASCII; bytes that are no UTF-8 become U+FFFD."""
+    from ociruntime.spec import json_reader
+
+    return json_reader.quote(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+
+def _line(level: int, message: str, extra: dict[str, str] | None) -> str:
+    """One line of the log, in the format asked for."""
+    now = time.gmtime()
+    stamp = (
+        f"{now.tm_year:04}-{now.tm_mon:02}-{now.tm_mday:02}T"
+        f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}Z"
+    )
+    if _json:
+        more = ""
+        for key in extra or ():
+            more += f",{_quote(key)}:{_quote((extra or {})[key])}"
+        return f'{{"level":"{_NAMES[level]}","msg":{_quote(message)},"time":"{stamp}"{more}}}\n'
+    more = ""
+    for key in extra or ():
+        more += f" {key}={_quote((extra or {})[key])}"
+    return f'time="{stamp}" level={_NAMES[level]} msg={_quote(message)}{more}\n'
+
+
+def _emit(level: int, message: str, extra: dict[str, str] | None) -> None:
+    if level > _level:
+        return
+    if _fd >= 0:
+        _write(_fd, _line(level, message, extra))
+    elif _json:
+        _write(2, _line(level, message, extra))
+    else:
+        _write(2, f"{_NAMES[level]}: {message}\n")
+
+
+def debug(message: str, **extra: str) -> None:
+    """A line for whoever looks into the runtime."""
+    _emit(DEBUG, message, extra)
+
+
+def info(message: str, **extra: str) -> None:
+    """A line that nobody needs."""
+    _emit(INFO, message, extra)
+
+
+def warning(message: str, **extra: str) -> None:
+    """Something was left out or looks wrong; the command goes on."""
+    _emit(WARNING, message, extra)
+
+
+def fatal(error: errors.Error) -> None:
+    """The error that ends the command: a line in the log and plain text on stderr."""
+    extra = dict(error.extra or {})
+    if error.pointer:
+        extra["path"] = error.pointer
+    if error.hint:
+        extra["hint"] = error.hint
+    message = error.message
+    if _fd >= 0:
+        # The engine shows one line: the first. The others follow under a key of their own.
+        first, _, others = message.partition("\n")
+        if others:
+            extra["detail"] = others
+        _write(_fd, _line(ERROR, first, extra))
+    elif _json:
+        _write(2, _line(ERROR, message, extra))
+        return
+    hint = f"hint: {error.hint}\n" if error.hint else ""
+    _write(2, f"{message}\n{hint}")

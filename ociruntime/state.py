@@ -1,0 +1,346 @@
+"""The state of containers on disk: one directory for each, ``<root>/<id>/``.
+
+Hot module: `state`, `kill`, `start` and `delete` import little more than this.
+
+* The directory is the claim on the id (mkdir is atomic) and the lock (flock on it): create, start, delete, update,
+  pause and resume hold the lock; exec, state and kill never take it.
+* ``state.json`` is small and replaced atomically. What create is about to make is written there first.
+* A container's status is never stored: it is worked out from the process (pid and start time, so that a recycled pid
+  is no container), the gate socket, the freezer, and for a half-made container from the lock.
+"""
+
+from __future__ import annotations
+
+import posix
+import time
+
+from ociruntime import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    State = dict[str, Any]
+
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+
+OCI_VERSION = "1.3.0"
+"""runtime-spec version that the state document follows."""
+
+STATE_FILE, CONFIG_FILE, PROCESS_FILE, HOOKS_FILE = "state.json", "config.json", "process.json", "hooks.json"
+GATE_FILE = "gate"
+
+MAX_ID = 1024
+_ID_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
+_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+_LOCK_SH, _LOCK_EX, _LOCK_NB, _LOCK_UN = 1, 2, 4, 8
+
+_ENOENT, _EEXIST, _ESRCH, _EWOULDBLOCK = 2, 17, 3, 11
+
+
+def absolute(path: str) -> str:
+    """``path`` from the current directory, without empty and ``.`` parts (links and ``..`` stay)."""
+    if not path.startswith("/"):
+        path = f"{posix.getcwd()}/{path}"
+    if "//" in path or "/." in path or path.endswith("/"):
+        path = "/" + "/".join([part for part in path.split("/") if part not in ("", ".")])
+    return path
+
+
+def _in_user_namespace() -> bool:
+    """Whether this process lives in a user namespace other than the first (user_namespaces(7))."""
+    try:
+        line = read_file("/proc/self/uid_map")
+    except OSError:
+        return False
+    return line.split() != [b"0", b"0", b"4294967295"]
+
+
+def default_root() -> str:
+    """The state directory when --root is absent: ``/run/ociruntime``, or below $XDG_RUNTIME_DIR for ordinary users.
+
+    uid 0 in a user namespace is an ordinary user unless $USER says root, as with runc. An empty XDG_RUNTIME_DIR (so do
+    engines call) means unset.
+    """
+    xdg = posix.environ.get(b"XDG_RUNTIME_DIR")
+    if xdg and (
+        posix.geteuid() != 0 or (posix.environ.get(b"USER") != b"root" and _in_user_namespace())
+    ):
+        return absolute(f"{xdg.decode('utf-8', 'surrogateescape')}/ociruntime")
+    return "/run/ociruntime"
+
+
+def check_id(container_id: str) -> None:
+    """Raises errors.Error unless the id matches ``^[\\w+-.]+$``, is neither ``.`` nor ``..`` and no longer than 1,024."""
+    if not container_id:
+        raise errors.Error("container id cannot be empty")
+    if (
+        container_id in (".", "..")
+        or len(container_id) > MAX_ID
+        or container_id.encode("utf-8", "surrogateescape").translate(None, _ID_BYTES)
+    ):
+        raise errors.Error(f"invalid container ID format: {container_id!r}")
+
+
+def read_file(path: str, directory: int | None = None) -> bytes:
+    """The bytes of one file. Raises OSError."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=directory)
+    try:
+        data = posix.read(fd, 65536)
+        if len(data) == 65536 or not data:
+            parts = [data]
+            while data:
+                data = posix.read(fd, 1 << 20)
+                parts.append(data)
+            return b"".join(parts)
+        # A regular file gives all it has: a short read is its end (procfs files here are short ones).
+        return data
+    finally:
+        posix.close(fd)
+
+
+def replace_file(path: str, data: bytes, mode: int, directory: int | None = None) -> None:
+    """Write a file under a temporary name beside ``path`` and rename it: readers see the old or the new one. OSError."""
+    head, _, name = path.rpartition("/")
+    temporary = f"{head}/.{name}" if head else f".{name}"
+    if path.startswith("/") and not head:
+        temporary = f"/.{name}"
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    fd = posix.open(temporary, flags, mode, dir_fd=directory)
+    try:
+        view = data
+        while view:
+            view = view[posix.write(fd, view) :]
+    finally:
+        posix.close(fd)
+    posix.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def process_stat(pid: int) -> tuple[str, int, str] | None:
+    """State letter, start time (clock ticks since boot) and comm of a process; None when there is none (proc(5))."""
+    try:
+        line = read_file(f"/proc/{pid}/stat").decode("utf-8", "replace")
+    except OSError:
+        return None
+    head, _, tail = line.rpartition(")")
+    fields = tail.split()
+    if len(fields) < 20:
+        return None
+    return fields[0], int(fields[19]), head.partition("(")[2]
+
+
+def timestamp() -> str:
+    """Now, as RFC 3339 with nanoseconds, in UTC."""
+    now = time.time_ns()
+    date = time.gmtime(now // 1_000_000_000)
+    return (
+        f"{date.tm_year:04}-{date.tm_mon:02}-{date.tm_mday:02}T"
+        f"{date.tm_hour:02}:{date.tm_min:02}:{date.tm_sec:02}.{now % 1_000_000_000:09}Z"
+    )
+
+
+def _make_root(root: str) -> None:
+    """Make the state root with its parents, 0700; below XDG_RUNTIME_DIR with the sticky bit, which spares it the
+    cleaners of that directory (XDG base directory specification)."""
+    parent = root.rpartition("/")[0]
+    if parent:
+        try:
+            posix.stat(parent)
+        except OSError:
+            _make_root(parent)
+    try:
+        posix.mkdir(root, 0o700)
+    except OSError as exc:
+        if exc.errno != _EEXIST:
+            raise errors.from_os(exc, f"mkdir {root}") from exc
+        return
+    if posix.geteuid() != 0 or _in_user_namespace():
+        posix.chmod(root, 0o1700)
+
+
+class Container:
+    """One container's directory, open.
+
+    ``id``; ``path``: the directory; ``fd``: its descriptor, relative to which every file is named; ``data``: what
+    state.json says (empty when create was killed before it wrote one):
+
+    * ``bundle``, ``rootfs``: absolute paths, for display; never opened again; ``created``: RFC 3339; ``annotations``;
+      ``owner``: uid that made it;
+    * ``phase``: ``creating`` until create has ended well, then ``ready``;
+    * ``pid``, ``start``: init and its start time, ``comm``: its name while it waits at the gate;
+    * ``cgroup``: what ``ociruntime.cgroups.from_state`` takes;
+    * ``hooks``: the kinds of hooks in hooks.json; ``namespaces``: CLONE_NEW* flags that exec joins.
+    """
+
+    __slots__ = ("data", "fd", "id", "path")
+
+    def __init__(self, container_id: str, path: str, fd: int, data: State) -> None:
+        self.id = container_id
+        self.path = path
+        self.fd = fd
+        self.data = data
+
+    def save(self) -> None:
+        """Replace state.json. Raises errors.Error."""
+        from ociruntime.spec import json_reader
+
+        try:
+            replace_file(STATE_FILE, json_reader.dumps(self.data).encode(), 0o600, self.fd)
+        except OSError as exc:
+            raise errors.from_os(exc, f"write {self.path}/{STATE_FILE}") from exc
+
+    def lock(self) -> None:
+        """Wait for the container's lock, then read the state again. Held until the process ends.
+
+        Raises errors.Error when the container was deleted meanwhile.
+        """
+        _flock(self.fd, _LOCK_EX)
+        if posix.fstat(self.fd).st_nlink == 0:
+            raise not_found()
+        self.data = _read_state(self.fd)
+
+    def busy(self) -> bool:
+        """Whether another process holds the lock."""
+        try:
+            _flock(self.fd, _LOCK_SH | _LOCK_NB)
+        except OSError as exc:
+            return exc.errno == _EWOULDBLOCK
+        _flock(self.fd, _LOCK_UN)
+        return False
+
+    def process(self) -> tuple[str, int, str] | None:
+        """process_stat() of the container's init while it lives (a zombie does not)."""
+        pid = self.data.get("pid")
+        if not pid:
+            return None
+        found = process_stat(pid)
+        if found is None or found[1] != self.data["start"] or found[0] in "ZXx":
+            return None
+        return found
+
+    def has_gate(self) -> bool:
+        """Whether init may still be waiting at the gate: `start` removes the socket once the program runs."""
+        try:
+            posix.stat(GATE_FILE, dir_fd=self.fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def status(self, *, locked: bool = False) -> str:
+        """The status word. ``locked``: this process holds the lock, so nobody else is creating."""
+        found = self.process()
+        if self.data.get("phase") != "ready" and (found is None or not locked):
+            return CREATING if not locked and self.busy() else STOPPED
+        if found is None:
+            return STOPPED
+        if self.frozen():
+            return PAUSED
+        # `start` may have been killed after init went on and before it removed the gate: then the name has changed.
+        return CREATED if self.has_gate() and found[2] == self.data.get("comm") else RUNNING
+
+    def frozen(self) -> bool:
+        """Whether the container's cgroup is frozen."""
+        recorded = self.data.get("cgroup")
+        if not recorded:
+            return False
+        from ociruntime import cgroups
+
+        return cgroups.from_state(recorded).frozen()
+
+    def document(self, status: str, *, owner: str = "") -> State:
+        """The state as `state` and `list` print it (runtime-spec runtime.md, State; the keys beyond it are runc's)."""
+        data = self.data
+        shown = {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "pid": 0 if status == STOPPED else data.get("pid", 0),
+            "status": status,
+            "bundle": data.get("bundle", ""),
+            "rootfs": data.get("rootfs", ""),
+            "created": data.get("created", "0001-01-01T00:00:00Z"),
+        }
+        if data.get("annotations"):
+            shown["annotations"] = data["annotations"]
+        shown["owner"] = owner
+        return shown
+
+    def remove(self) -> None:
+        """Remove the directory with what is in it (files only, nothing is followed). Raises errors.Error."""
+        try:
+            for name in posix.listdir(self.fd):
+                try:
+                    posix.unlink(name, dir_fd=self.fd)
+                except OSError as exc:
+                    if exc.errno != _ENOENT:
+                        raise
+            posix.rmdir(self.path)
+        except OSError as exc:
+            if exc.errno != _ENOENT:
+                raise errors.from_os(exc, f"remove {self.path}") from exc
+
+
+def _flock(fd: int, operation: int) -> None:
+    import fcntl
+
+    fcntl.flock(fd, operation)
+
+
+def _read_state(fd: int) -> State:
+    """What state.json says; empty when there is none yet. Raises errors.Error when it is broken."""
+    try:
+        data = read_file(STATE_FILE, fd)
+    except OSError as exc:
+        if exc.errno == _ENOENT:
+            return {}
+        raise errors.from_os(exc, f"read {STATE_FILE}") from exc
+    from ociruntime.spec import json_reader
+
+    loaded: State = json_reader.loads(data)
+    return loaded
+
+
+def not_found() -> errors.Error:
+    """The error for an unknown id; engines search for this text."""
+    return errors.Error("container does not exist")
+
+
+def load(root: str, container_id: str) -> Container:
+    """Open an existing container. Raises errors.Error (``container does not exist``)."""
+    check_id(container_id)
+    path = f"{root}/{container_id}"
+    try:
+        fd = posix.open(path, _DIRECTORY | posix.O_NOFOLLOW)
+    except OSError as exc:
+        if exc.errno == _ENOENT:
+            raise not_found() from exc
+        raise errors.from_os(exc, f"open {path}") from exc
+    return Container(container_id, path, fd, _read_state(fd))
+
+
+def claim(root: str, container_id: str) -> Container:
+    """Make the directory of a new container and lock it. Raises errors.Error (``container with given ID already exists``)."""
+    check_id(container_id)
+    path = f"{root}/{container_id}"
+    try:
+        posix.mkdir(path, 0o700)
+    except OSError as exc:
+        if exc.errno == _EEXIST:
+            raise errors.Error("container with given ID already exists") from exc
+        if exc.errno != _ENOENT:
+            raise errors.from_os(exc, f"mkdir {path}") from exc
+        _make_root(root)
+        return claim(root, container_id)
+    container = Container(container_id, path, posix.open(path, _DIRECTORY | posix.O_NOFOLLOW), {})
+    container.lock()
+    return container
+
+
+def names(root: str) -> list[str]:
+    """The ids below ``root``, sorted; none when it does not exist. Raises errors.Error."""
+    try:
+        entries = posix.listdir(root)
+    except OSError as exc:
+        if exc.errno == _ENOENT:
+            return []
+        raise errors.from_os(exc, f"read {root}") from exc
+    return sorted(name for name in entries if not name.startswith("."))
