@@ -1,0 +1,86 @@
+# Everything works from a fresh clone. As root, missing Debian packages are installed; others are told the command.
+
+PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr/local
+VENV ?= .venv
+BIN = $(VENV)/bin
+PYTEST = $(BIN)/pytest
+
+BUILD_APT = gcc libc6-dev python3-dev python3-venv libffi-dev libseccomp-dev libcap-dev
+TEST_APT = $(shell sed 's/\#.*//' tests/requirements-apt.txt)
+
+SOURCES = setup.py pyproject.toml $(shell find ociruntime native schemas -type f \
+	\( -name '*.py' -o -name '*.[chS]' -o -name '*.json' \) ! -name _build_info.py ! -name _validator.py ! -name '_*.c')
+
+# One build at a time in one tree.
+LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
+
+.PHONY: help demo test bench lint fuzz venv build install uninstall clean apt test-apt
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+demo: venv ## run a real container from this machine's own files and show how it is isolated
+	@$(BIN)/python -m ociruntime.demo
+
+# The integration tests run twice: with the full interpreter first, then, among all others, with the launcher.
+test: test-apt ## run every test, with the launcher and with the script
+	@$(LOCKED) $(VENV)/.test-installed
+	@OCIRUNTIME_WORLD=script OCIRUNTIME_BIN=$(CURDIR)/$(VENV)/script/ociruntime $(PYTEST) tests/integration; first=$$?; \
+		$(PYTEST) tests && exit $$first
+
+bench: test-apt ## compare times, memory and system calls with those of runc and crun
+	@$(LOCKED) $(VENV)/.test-installed
+	@$(BIN)/python -m bench
+
+lint: test-apt ## check style and types
+	@$(LOCKED) $(VENV)/.test-installed
+	@$(PYTEST) -q tests/lint
+
+fuzz: test-apt ## fuzz the plan checker for FUZZ_SECONDS (600)
+	@$(LOCKED) $(VENV)/.test-installed
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTEST) -q tests/native -k fuzz
+
+venv: apt ## build, and install into .venv
+	@$(LOCKED) $(VENV)/.installed
+
+build: venv ## build the generated parts into the source tree as well, to import it from there
+	@$(BIN)/python setup.py -q build_parts build_ext --inplace
+
+install: apt ## install below PREFIX: an environment in lib/ociruntime and the command in bin
+	@$(LOCKED) VENV=$(PREFIX)/lib/ociruntime $(PREFIX)/lib/ociruntime/.installed
+	@install -d $(PREFIX)/bin
+	@ln -sfn ../lib/ociruntime/bin/ociruntime $(PREFIX)/bin/ociruntime
+
+uninstall: ## undo install
+	rm -f $(PREFIX)/bin/ociruntime
+	rm -rf --one-file-system $(PREFIX)/lib/ociruntime
+
+clean: ## remove whatever was built
+	rm -rf --one-file-system build dist *.egg-info $(VENV) .build-lock .mypy_cache .ruff_cache .pytest_cache
+	rm -f *.so ociruntime/*.so ociruntime/init ociruntime/_build_info.py ociruntime/spec/_validator.py native/_*.c
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q 'setuptools>=77' 'cffi>=1.15'
+
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	@rm -rf build
+	@$(BIN)/pip install -q --no-build-isolation .
+	@OCIRUNTIME_LAUNCHER=script $(BIN)/python setup.py -q build_scripts --build-dir=$(VENV)/script
+	@$(BIN)/ociruntime --version
+	@touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed pyproject.toml
+	@$(BIN)/python -c 'import tomllib; f = open("pyproject.toml", "rb"); \
+		print(*tomllib.load(f)["project"]["optional-dependencies"]["test"], sep="\n")' >$(VENV)/test-requirements.txt
+	@$(BIN)/pip install -q -r $(VENV)/test-requirements.txt
+	@touch $@
+
+apt:
+	@.ci/apt-install $(BUILD_APT)
+
+test-apt: apt
+	@.ci/apt-install $(TEST_APT)

@@ -1,0 +1,5 @@
+"""``python -m ociruntime``: the command from a source checkout."""
+
+from ociruntime.launch_script import run
+
+run()

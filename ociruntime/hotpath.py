@@ -1,0 +1,142 @@
+"""The entry of both worlds, and what differs between them.
+
+*Launcher*: the modules below are frozen into the installed command, which runs them in CPython's core phase.
+*Script*: the full interpreter, reached by ``launch_script.py``. The same code runs in both; whatever is only possible
+in the second raises ``errors.NeedFullPython`` before it has done anything.
+
+Hot module.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+try:
+    import _launcher
+except ImportError:
+    _launcher = None  # type: ignore[assignment]
+
+HOT_MODULES: tuple[str, ...] = (
+    "ociruntime",
+    "ociruntime.cli",
+    "ociruntime.cli_options",
+    "ociruntime.errors",
+    "ociruntime.hotpath",
+    "ociruntime.log",
+)
+"""What the launcher holds: every module that create, start, state, kill, delete, run, exec, pause and resume import.
+
+Each must do without what the core phase lacks; tests/lint checks them.
+"""
+
+STDLIB_MODULES: tuple[str, ...] = (
+    "_collections_abc",
+    "abc",
+    "genericpath",
+    "os",
+    "os.path",
+    "posixpath",
+    "stat",
+)
+"""Modules of the standard library that hot modules may import besides built-in ones. `os` costs 0.5 ms: prefer `posix`."""
+
+
+def variant() -> str:
+    """How this process was started: ``launcher, static libpython``, ``launcher, shared libpython`` or ``script``."""
+    return f"launcher, {_launcher.variant} libpython" if _launcher is not None else "script"
+
+
+def package_dir() -> str:
+    """The absolute path of the installed package, where its data files are."""
+    if _launcher is not None:
+        return _launcher.package_dir
+    return __file__[: __file__.rindex("/")]
+
+
+def exec_full() -> None:
+    """Execute this command line again in the full interpreter; returns only when this is the full interpreter.
+
+    Raises OSError when the interpreter cannot be executed.
+    """
+    if _launcher is not None:
+        _launcher.exec_full()
+
+
+class _Extensions:
+    """Importer of extension modules from known paths: the core phase has no ``sys.path`` to look them up in."""
+
+    def __init__(self, paths: list[tuple[str, str]]) -> None:
+        self.paths = dict(paths)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        from _frozen_importlib import ModuleSpec
+
+        origin = self.paths.get(name)
+        return None if origin is None else ModuleSpec(name, self, origin=origin)  # type: ignore[arg-type]
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> ModuleType:
+        import _imp
+
+        return _imp.create_dynamic(spec)
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        import _imp
+
+        _imp.exec_dynamic(module)
+
+
+if _launcher is not None and _launcher.extensions:
+    # Modules that are built in on Debian are shared objects in other builds of CPython.
+    sys.meta_path.append(_Extensions(_launcher.extensions))
+
+
+def load_native() -> ModuleType:
+    """The cffi extension ``ociruntime._native``; only host/native.py calls this. Raises ImportError."""
+    if _launcher is None:
+        from ociruntime import _native
+
+        return _native
+    suffix = _launcher.ext_suffix
+    # The generated module imports _cffi_backend by name.
+    failure = "no site directory"
+    for directory in _launcher.site_dirs:
+        try:
+            load_extension("_cffi_backend", f"{directory}/_cffi_backend{suffix}")
+            break
+        except ImportError as exc:
+            failure = str(exc)
+    else:
+        raise ImportError(f"cannot load _cffi_backend: {failure}")
+    return load_extension("ociruntime._native", f"{_launcher.package_dir}/_native{suffix}")
+
+
+def load_extension(name: str, path: str) -> ModuleType:
+    """Load the extension module ``name`` from the shared object ``path``, unless it is loaded. Raises ImportError."""
+    loaded = sys.modules.get(name)
+    if loaded is None:
+        importer = _Extensions([(name, path)])
+        spec = importer.find_spec(name)
+        loaded = importer.create_module(spec)  # type: ignore[arg-type]
+        sys.modules[name] = loaded
+        importer.exec_module(loaded)
+    return loaded
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line ``argv`` (without the program's name); the exit code."""
+    from ociruntime import cli, errors
+
+    try:
+        return cli.main(argv)
+    except errors.NeedFullPython:
+        if _launcher is None:
+            raise
+        _launcher.exec_full()
+        return 1

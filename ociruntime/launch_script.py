@@ -1,0 +1,41 @@
+"""The full interpreter's way in: ``python -IS launch_script.py ARGS`` runs the command line ARGS.
+
+Started by the launcher for what the core phase cannot do, and by the installed command where there is no launcher.
+``-I`` keeps PYTHONPATH and the current directory out (a caller's environment must not decide what code root runs),
+``-S`` saves the search for site directories: they were written down by the build.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    """Run ``sys.argv``; the exit code."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    sys.path.append(os.path.dirname(package))
+    from ociruntime import hotpath
+
+    try:
+        from ociruntime._build_info import EXTRA_SITES
+    except ImportError:  # a source checkout
+        EXTRA_SITES = ()
+    sys.path.extend(EXTRA_SITES)
+    return hotpath.main(sys.argv[1:])
+
+
+def run() -> None:
+    """Run ``sys.argv`` and end the process: what was written is flushed, finalising the interpreter is saved."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except OSError:
+                code = code or 1
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,166 @@
+"""The build of what pyproject.toml cannot say: the C parts, the generated validator and the launcher.
+
+setuptools runs, in this order: build_py (package, schemas, validator, init), build_ext (extension modules),
+build_scripts (the command `ociruntime`, which freezes what build_py laid out).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from distutils.command.build_scripts import build_scripts
+from types import ModuleType
+from typing import ClassVar
+
+from setuptools import Command, Extension, setup
+from setuptools.command.build_py import build_py
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, ROOT)  # a build front end does not
+
+CC = os.environ.get("CC") or "cc"
+
+HEADERS = {
+    "stdlib.h": "libc6-dev",
+    "linux/mount.h": "linux-libc-dev",
+    "Python.h": "python3-dev",
+    "seccomp.h": "libseccomp-dev",
+    "sys/capability.h": "libcap-dev",
+}
+"""What is compiled against, and the Debian packages that bring it."""
+
+
+def load(path: str) -> ModuleType:
+    """The module in the file ``path`` of the source tree (native/ is no package)."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, os.path.join(ROOT, path))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check_dependencies() -> None:
+    """End with the names of all Debian packages that are missing, before anything is compiled."""
+    if shutil.which(CC.split()[0]) is None:
+        raise SystemExit(f"ociruntime: no C compiler ({CC}): apt install gcc libc6-dev, or set CC")
+    missing = {}
+    with tempfile.TemporaryDirectory() as work:
+        for header, package in HEADERS.items():
+            source = os.path.join(work, "probe.c")
+            with open(source, "w", encoding="ascii") as file:
+                file.write(f"#include <{header}>\n")
+            include = f"-I{sysconfig.get_path('include')}"
+            command = [*CC.split(), include, "-fsyntax-only", source]
+            if subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+                missing[header] = package
+    if missing:
+        raise SystemExit(
+            f"ociruntime: missing {', '.join(missing)}: apt install {' '.join(missing.values())}"
+        )
+
+
+def site_directory() -> str:
+    """Where the package will be installed, relative to the directory of the command."""
+    paths = sysconfig.get_paths()
+    return os.path.relpath(paths["platlib"], paths["scripts"])
+
+
+def extra_sites() -> list[str]:
+    """Other directories of this interpreter in which dependencies may be installed."""
+    own = os.path.realpath(sysconfig.get_path("platlib"))
+    found = [path for path in site.getsitepackages() if os.path.isdir(path)]
+    return [path for path in found if os.path.realpath(path) != own]
+
+
+def make_parts(package: str) -> None:
+    """Make what the package needs beside its sources, in its directory ``package``."""
+    if os.path.exists(os.path.join(ROOT, "ociruntime/spec/compile_schema.py")):
+        from ociruntime.spec import compile_schema
+
+        compile_schema.generate(f"{package}/spec/_validator.py")
+    if os.path.exists(os.path.join(ROOT, "native/build_init.py")):
+        load("native/build_init.py").build_init(CC, f"{package}/init")
+    with open(os.path.join(package, "_build_info.py"), "w", encoding="utf-8") as file:
+        file.write('"""Written by setup.py: facts about this installation."""\n\n')
+        file.write(f"EXTRA_SITES = {tuple(extra_sites())!r}\n")
+
+
+class BuildPy(build_py):
+    """Adds the schemas, the generated modules and the program `init` to the package."""
+
+    def run(self) -> None:
+        check_dependencies()
+        super().run()
+        package = os.path.join(self.build_lib, "ociruntime")
+        schemas = os.path.join(ROOT, "schemas")
+        shutil.copytree(schemas, os.path.join(package, "schemas"), dirs_exist_ok=True)
+        make_parts(package)
+
+
+class BuildParts(Command):
+    """Makes the generated modules and `init` in the source tree, to import the package from there."""
+
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = []
+
+    def initialize_options(self) -> None:
+        pass
+
+    def finalize_options(self) -> None:
+        pass
+
+    def run(self) -> None:
+        check_dependencies()
+        make_parts(os.path.join(ROOT, "ociruntime"))
+
+
+class BuildScripts(build_scripts):
+    """Makes the command: the launcher where it can be built, else a script."""
+
+    def run(self) -> None:
+        build_py = self.get_finalized_command("build_py")
+        if build_py.editable_mode:
+            raise SystemExit("ociruntime: the command freezes its modules: no editable installs")
+        builder = load("native/build_launcher.py")
+        from ociruntime import hotpath
+
+        build_ext = self.get_finalized_command("build_ext")
+        backend = importlib.util.find_spec("_cffi_backend")
+        os.makedirs(self.build_dir, exist_ok=True)
+        extensions = {
+            "_cffi_backend": str(backend.origin) if backend else "",
+            "ociruntime._native": build_ext.get_ext_fullpath("ociruntime._native"),
+        }
+        build = builder.LauncherBuild(
+            cc=CC,
+            root=build_py.build_lib,
+            work=os.path.join(self.get_finalized_command("build").build_temp, "launcher"),
+            site=site_directory(),
+            python=os.path.realpath(sys.executable),
+            extra_sites=extra_sites(),
+            modules=[*hotpath.STDLIB_MODULES, *hotpath.HOT_MODULES],
+            extensions={name: path for name, path in extensions.items() if os.path.isfile(path)},
+        )
+        wanted = os.environ.get("OCIRUNTIME_LAUNCHER")
+        out = os.path.join(self.build_dir, "ociruntime")
+        build.best(out, [wanted] if wanted else builder.VARIANTS)
+
+    def get_source_files(self) -> list[str]:
+        return []
+
+
+setup(
+    cmdclass={"build_parts": BuildParts, "build_py": BuildPy, "build_scripts": BuildScripts},
+    cffi_modules=["native/build_ffi.py:ffibuilder"] if os.path.exists("native/build_ffi.py") else [],
+    ext_modules=[
+        Extension("_ocisys", ["native/ocisys.c"]),
+        Extension("_ocijson", ["native/minijson.c"]),
+    ],
+    scripts=["ociruntime"],
+)
