@@ -5,6 +5,7 @@ Standard library only.  Both the conformance suite and the integration tests are
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import hashlib
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -372,9 +374,13 @@ class Runtime:
         """Delete by force whatever was made."""
         while self.containers:
             container = self.containers.pop()
+            # As a monitor does: some runtimes wait for their init to be reaped.
+            reaper = threading.Thread(target=container.reap, daemon=True)
+            reaper.start()
             container.delete("--force")
             if container.pid and alive(container.pid):
                 os.kill(container.pid, signal.SIGKILL)
+            reaper.join(2)
 
 
 class Container:
@@ -430,6 +436,12 @@ class Container:
 
         poll(reaped, f"{self.id} does not end", timeout)
         return os.waitstatus_to_exitcode(status[-1])
+
+    def reap(self) -> None:
+        """Wait for the process, if this process is its parent."""
+        if self.pid:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
 
     @property
     def out(self) -> str:

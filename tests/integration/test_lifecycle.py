@@ -282,7 +282,10 @@ CRUN_ID = pytest.mark.known("crun", "1.8.1 takes every id without a slash")
     [
         "bad/id",
         "../up",
-        *(pytest.param(text, marks=CRUN_ID) for text in (".", "..", "a b", "ü", "a\nb")),
+        ".",
+        "..",
+        "a\nb",
+        *(pytest.param(text, marks=CRUN_ID) for text in ("a b", "ü")),
     ],
 )
 def test_invalid_ids(rt: Runtime, bundle: Bundle, bad: str) -> None:
@@ -357,7 +360,7 @@ def test_the_bundle_may_be_gone(rt: Runtime, bundle: Bundle) -> None:
     container.delete().ok()
 
 
-def test_create_twenty_at_once(rt: Runtime, make_bundle: MakeBundle) -> None:
+def test_twelve_lives_at_once(rt: Runtime, make_bundle: MakeBundle) -> None:
     bundles = [make_bundle().args("sleep") for _ in range(12)]
     failures: list[BaseException] = []
 
