@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     Argument: TypeAlias = "int | str | bytes | tuple[str | bytes, ...] | list[str | bytes]"
     Operation: TypeAlias = "tuple[int, int, int, tuple[Argument, ...]]"
+    IdMap: TypeAlias = "tuple[bool, list[dict[str, int]] | None, list[dict[str, int]] | None]"
+    Bind: TypeAlias = "tuple[str, str, bool, int, int, int, int, tuple[int, ...], IdMap | None, str]"
 
 MAGIC = 0x4E4C504F
 VERSION = 1
@@ -50,9 +52,27 @@ class Plan:
     ``fds`` names the descriptors handed over, in slot order (slot 0 ``channel``, slot 1 ``plan``): the host opens
     each by its name, see docs/architecture.md. ``clone_flags`` are the CLONE_NEW* flags with which the host starts
     init. ``syncs`` are the tags that init will send, in order.
+
+    ``binds`` says what the descriptors ``mount:<i>`` and ``device:<path>`` are, one tuple each, in slot order:
+    (name, absolute host path, recursive, attr_set, attr_clr, recursive attr_set, recursive attr_clr, propagation,
+    idmap, JSON pointer). Attributes are MOUNT_ATTR_* for mount_setattr(2), first those of the top mount, then those of
+    the whole tree; ``propagation`` holds MS_* numbers (with MS_REC) to be applied one after the other; ``idmap`` is
+    None or (recursive, uidMappings, gidMappings), where None mappings mean: those of the user namespace ``ns:user``.
+    ``paths``: descriptor name → (host path, JSON pointer) of the other descriptors that come from a path (``ns:<type>``,
+    ``rootfs``). ``warnings`` are one-line texts for the log: what the config asks for and cannot be had.
     """
 
-    __slots__ = ("clone_flags", "fds", "ops", "origins", "slots", "syncs")
+    __slots__ = (
+        "binds",
+        "clone_flags",
+        "fds",
+        "ops",
+        "origins",
+        "paths",
+        "slots",
+        "syncs",
+        "warnings",
+    )
 
     def __init__(self) -> None:
         self.ops: list[Operation] = []
@@ -61,6 +81,9 @@ class Plan:
         self.slots = 2
         self.clone_flags = 0
         self.syncs: list[int] = []
+        self.binds: list[Bind] = []
+        self.paths: dict[str, tuple[str, str]] = {}
+        self.warnings: list[str] = []
 
     def fd(self, name: str) -> int:
         """Ask the host for a descriptor; returns its slot. Must come before the first call of slot()."""
