@@ -1,0 +1,270 @@
+"""Starting init and talking with it until it is ready or has executed its program.
+
+Hot module. docs/architecture.md has the protocol: one packet per message on one SEQPACKET channel, every SYNC
+compared with the plan. init dies with the channel: nothing here has to run for that (the runtime may be killed at
+any moment).
+"""
+
+from __future__ import annotations
+
+import posix
+import select
+import time
+
+import _struct
+
+from ociruntime import errors
+from ociruntime.host import native
+from ociruntime.plan import ops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Handlers = Mapping[int, Callable[["Init"], None]]
+    OnDescriptor = Callable[[int], None]
+
+_HEAD = _struct.Struct("=IIiI")
+_NO_OP = 0xFFFFFFFF
+_SIGKILL = 9
+_KILL_TIMEOUT = 10.0  # seconds that a killed process may take to go
+
+
+class Init:
+    """A process that runs a plan.
+
+    ``pid``; ``pidfd`` and ``channel`` are descriptors, -1 once closed.
+    """
+
+    __slots__ = ("channel", "pid", "pidfd", "plan", "status")
+
+    def __init__(self, plan: ops.Plan, pid: int, pidfd: int, channel: int) -> None:
+        self.plan = plan
+        self.pid = pid
+        self.pidfd = pidfd
+        self.channel = channel
+        self.status: int | None = None  # as of waitpid(2), once reaped
+
+    def serve(
+        self,
+        handlers: Handlers,
+        *,
+        on_console: OnDescriptor | None = None,
+        on_listener: OnDescriptor | None = None,
+    ) -> str:
+        """Answer init's messages until it waits at its gate (``"ready"``) or has executed (``"exec"``).
+
+        ``handlers[tag](init)`` does the host's part of each SYNC. ``on_console`` gets the pty master, ``on_listener``
+        the seccomp listener; both own what they get. The channel is closed in the end.
+        On every failure init is killed and reaped before errors.Error (or a handler's exception) is raised.
+        """
+        try:
+            outcome = self._serve(handlers, on_console, on_listener)
+        except BaseException:
+            self.kill_and_reap()
+            raise
+        self._close_channel()
+        return outcome
+
+    def _serve(
+        self,
+        handlers: Handlers,
+        on_console: OnDescriptor | None,
+        on_listener: OnDescriptor | None,
+    ) -> str:
+        expected = iter(self.plan.syncs)
+        callbacks = {ops.MSG_CONSOLE: on_console, ops.MSG_LISTENER: on_listener}
+        while True:
+            try:
+                data, fds, pid = native.channel_recv(self.channel)
+            except ConnectionResetError:  # it died with our last answer unread
+                data, fds, pid = b"", [], 0
+            try:
+                if not data:
+                    return self._end()
+                if len(data) < _HEAD.size or len(data) > _HEAD.size + 3072:
+                    raise errors.Error(f"init sent a message of {len(data)} bytes")
+                kind, op, number, value = _HEAD.unpack_from(data)
+                if kind == ops.MSG_SYNC:
+                    self._answer(value, next(expected, 0), handlers)
+                elif kind == ops.MSG_READY:
+                    return "ready"
+                elif kind == ops.MSG_CHILD:
+                    self._adopt(pid)
+                elif kind in callbacks:
+                    callback = callbacks[kind]
+                    if len(fds) != 1 or callback is None:
+                        raise errors.Error(f"init sent {len(fds)} descriptors in message {kind}")
+                    callback(fds.pop())
+                elif kind == ops.MSG_ERROR:
+                    raise _attributed(self.plan, op, number, data)
+                elif kind in (ops.MSG_WARNING, ops.MSG_DEBUG):
+                    _log(self.plan, kind, op, number, data)
+                else:
+                    raise errors.Error(f"init sent an unknown message {kind}")
+            finally:
+                for fd in fds:
+                    posix.close(fd)
+
+    def _answer(self, asked: int, expected: int, handlers: Handlers) -> None:
+        """Do the host's part of one SYNC and say so."""
+        if asked != expected or not expected:
+            raise errors.Error(f"init asked for {_tag(asked)} where the plan has {_tag(expected)}")
+        handler = handlers.get(asked)
+        if handler is None:
+            raise errors.Error(f"init asked for {_tag(asked)} and nothing is prepared for it")
+        handler(self)
+        try:
+            native.channel_send(self.channel, _HEAD.pack(ops.MSG_GO, _NO_OP, 0, asked))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # init is gone; why it went is still to be read
+
+    def _end(self) -> str:
+        """What the end of the channel means."""
+        if any(code == ops.GATE for code, *_ in self.plan.ops):
+            raise errors.Error(f"container init {self._death()} before it was ready")
+        # After execve the command name is the program's; before, that of a memfd (its number on older kernels).
+        state = posix.waitid(
+            posix.P_PIDFD, self.pidfd, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT
+        )
+        if state is not None:
+            from ociruntime.host import procfs
+
+            name = procfs.command_name(self.pid)
+            if name.startswith("memfd:") or name.isdecimal():
+                raise errors.Error(f"container init {self._death()} before it executed the program")
+        return "exec"
+
+    def _death(self) -> str:
+        """How init ended, in words."""
+        status = self.wait(_KILL_TIMEOUT)
+        if status is None:
+            return "closed its channel"
+        if posix.WIFSIGNALED(status):
+            signum = posix.WTERMSIG(status)
+            reason = ", out of memory or killed by someone else" if signum == _SIGKILL else ""
+            return f"was killed by signal {signum}{reason}"
+        return f"exited with status {posix.WEXITSTATUS(status)}"
+
+    def _adopt(self, pid: int) -> None:
+        """The first process has cloned the real one (CLONE_PARENT: a child of ours) and exits."""
+        if pid <= 0:
+            raise errors.Error("init sent a child without credentials")
+        try:
+            pidfd = posix.pidfd_open(pid)
+        except OSError as exc:
+            raise errors.from_os(exc, f"pidfd_open of init's child {pid}") from exc
+        self.wait()
+        posix.close(self.pidfd)
+        self.pid, self.pidfd, self.status = pid, pidfd, None
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Reap the process; its status as of waitpid(2), None when ``timeout`` seconds were not enough."""
+        if self.status is None:
+            if timeout is not None and not wait_readable(self.pidfd, timeout):
+                return None
+            self.status = posix.waitpid(self.pid, 0)[1]
+        return self.status
+
+    def kill_and_reap(self) -> None:
+        """End the process, whatever it does, and let go of it. Never raises OSError."""
+        if self.pidfd >= 0 and self.status is None:
+            try:
+                native.pidfd_send_signal(self.pidfd, _SIGKILL)
+                self.wait(_KILL_TIMEOUT)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors. A process that still waits for an answer gives up and exits by itself."""
+        self._close_channel()
+        if self.pidfd >= 0:
+            posix.close(self.pidfd)
+            self.pidfd = -1
+
+    def _close_channel(self) -> None:
+        if self.channel >= 0:
+            posix.close(self.channel)
+            self.channel = -1
+
+
+def launch(
+    plan: ops.Plan,
+    encoded: bytes,
+    fds: Sequence[int],
+    *,
+    preserve_fds: int = 0,
+    cgroup_fd: int = -1,
+    stdio: tuple[int, int, int] | None = None,
+) -> Init:
+    """Start init with a plan.
+
+    ``encoded``: the plan's bytes, made with first_fd 3 + ``preserve_fds``. ``fds``: for plan.fds[2:], in order; they
+    stay the caller's. ``cgroup_fd``: of a cgroup v2 to start in. ``stdio``: in place of 0, 1 and 2.
+    Raises errors.Error.
+    """
+    if len(fds) != len(plan.fds) - 2:
+        raise errors.Error(f"the plan needs {len(plan.fds) - 2} descriptors, not {len(fds)}")
+    owned: list[int] = []
+    try:
+        ours, theirs = native.channel_pair()
+        owned += (ours, theirs)
+        plan_fd = native.memfd_sealed(encoded)
+        owned.append(plan_fd)
+        program = native.init_memfd()
+        owned.append(program)
+        pid, pidfd = native.spawn(
+            program,
+            3 + preserve_fds,
+            [theirs, plan_fd, *fds],
+            clone_flags=plan.clone_flags,
+            cgroup_fd=cgroup_fd,
+            stdio=stdio,
+        )
+        owned.remove(ours)
+        return Init(plan, pid, pidfd, ours)
+    except OSError as exc:
+        raise errors.from_os(exc, f"start init: {exc.filename or 'clone'}") from exc
+    finally:
+        for fd in owned:
+            posix.close(fd)
+
+
+def wait_readable(fd: int, timeout: float) -> bool:
+    """Whether ``fd`` becomes readable within ``timeout`` seconds."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        if poll.poll(max(0, int(left * 1000) + 1 if left > 0 else 0)):
+            return True
+        if left <= 0:
+            return False
+
+
+def _tag(tag: int) -> str:
+    return ops.TAG_NAMES[tag] or "nothing more" if tag < len(ops.TAG_NAMES) else str(tag)
+
+
+def _text(data: bytes) -> tuple[str, str]:
+    """System call and detail of an error or warning."""
+    call, _, detail = data[_HEAD.size :].decode("utf-8", "surrogateescape").partition("\0")
+    return call, detail
+
+
+def _attributed(plan: ops.Plan, op: int, number: int, data: bytes) -> errors.Error:
+    from ociruntime.plan import attribute
+
+    call, detail = _text(data)
+    return attribute.attribute(plan, op, call, number, detail)
+
+
+def _log(plan: ops.Plan, kind: int, op: int, number: int, data: bytes) -> None:
+    from ociruntime import log
+
+    if kind == ops.MSG_WARNING:
+        log.warning(_attributed(plan, op, number, data).message)
+    elif log.debugging():
+        log.debug(_text(data)[0])

@@ -1,0 +1,130 @@
+"""The host's /proc, by descriptor.
+
+Hot module; proc(5). `state`, `kill` and `delete` use the functions that need a pid only.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ociruntime import errors
+
+PATH = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
+_LIMIT = 1 << 20  # no file read here comes near it
+
+
+def read(dirfd: int, name: str) -> bytes:
+    """The whole of a small file below ``dirfd``; OSError."""
+    fd = posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=dirfd)
+    try:
+        return read_all(fd)
+    finally:
+        posix.close(fd)
+
+
+def read_file(path: str) -> bytes:
+    """The whole of a small file of the kernel; OSError."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return read_all(fd)
+    finally:
+        posix.close(fd)
+
+
+def read_all(fd: int) -> bytes:
+    """What is left to read of ``fd``, at most 1 MiB; OSError."""
+    data = posix.read(fd, 8192)
+    if len(data) < 2048:  # seq_file hands out a page at a time, and this was the last
+        return data
+    while len(data) < _LIMIT:
+        more = posix.read(fd, 65536)
+        if not more:
+            break
+        data += more
+    return data
+
+
+def write(dirfd: int, name: str, data: bytes) -> None:
+    """Write ``data`` to a file below ``dirfd`` with one write(2), as the kernel's files need it; OSError."""
+    fd = posix.open(name, posix.O_WRONLY | posix.O_CLOEXEC, dir_fd=dirfd)
+    try:
+        posix.write(fd, data)
+    finally:
+        posix.close(fd)
+
+
+def root() -> int:
+    """A descriptor (O_PATH) of a genuine procfs that shows this pid namespace.
+
+    The host's /proc when it is one: procfs by its magic, its root by inode 1, this process by ``self``
+    (CVE-2025-52881: what init writes must not go to a look-alike); else a new private one.
+    Raises errors.Error.
+    """
+    from ociruntime.host import native
+
+    try:
+        fd = posix.open("/proc", PATH)
+    except OSError as exc:
+        problem = f"open /proc: {errors.strerror(exc.errno or 0)}"
+    else:
+        try:
+            if _genuine(fd, native.fs_type(fd)):
+                return fd
+            problem = "/proc is not the proc file system of this pid namespace"
+        except OSError as exc:
+            problem = f"/proc: {errors.strerror(exc.errno or 0)}"
+        posix.close(fd)
+    try:
+        context = native.fsopen("proc")
+        try:
+            native.fsconfig_create(context)
+            return native.fsmount(context, 0)
+        finally:
+            posix.close(context)
+    except OSError as exc:
+        raise errors.from_os(exc, f"{problem}, and mounting one") from exc
+
+
+def _genuine(fd: int, magic: int) -> bool:
+    return (
+        magic == 0x9FA0
+        and posix.fstat(fd).st_ino == 1
+        and posix.readlink("self", dir_fd=fd) == str(posix.getpid())
+    )
+
+
+def open_pid(pid: int) -> int:
+    """A descriptor (O_PATH) of /proc/PID; OSError (ENOENT: no such process)."""
+    return posix.open(f"/proc/{pid}", PATH)
+
+
+def parse_stat(data: bytes) -> tuple[str, int, int]:
+    """(state letter, parent's pid, start time in clock ticks since boot) of the text of /proc/PID/stat.
+
+    The command name is in parentheses and may hold any byte: the fields are counted from the last one.
+    """
+    fields = data[data.rindex(b")") + 2 :].split()
+    return chr(fields[0][0]), int(fields[1]), int(fields[19])
+
+
+def stat_fields(pid: int) -> tuple[str, int, int] | None:
+    """As parse_stat() for a process, None when there is none."""
+    try:
+        return parse_stat(read_file(f"/proc/{pid}/stat"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def start_time(pid: int) -> int | None:
+    """When a process was started, in clock ticks since boot: with the pid its identity. None: no such process."""
+    fields = stat_fields(pid)
+    return None if fields is None else fields[2]
+
+
+def command_name(pid: int) -> str:
+    """The command name that the kernel keeps for a process, dead or not; empty when there is no process."""
+    try:
+        data = read_file(f"/proc/{pid}/stat")
+    except OSError:
+        return ""
+    return data[data.index(b"(") + 1 : data.rindex(b")")].decode("utf-8", "replace")
