@@ -1,0 +1,63 @@
+"""Reading and writing control files by descriptor. Hot module.
+
+Nothing here follows a user's symbolic link: a cgroup file system holds none and nobody can make one.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ociruntime import errors
+
+_READ = posix.O_RDONLY | posix.O_CLOEXEC
+_WRITE = posix.O_WRONLY | posix.O_CLOEXEC
+
+
+def read(path: str) -> str:
+    """The whole text of a control file; OSError when it cannot be read."""
+    fd = posix.open(path, _READ)
+    try:
+        data = posix.read(fd, 8192)
+        if len(data) == 8192:
+            while more := posix.read(fd, 65536):
+                data += more
+    finally:
+        posix.close(fd)
+    return data.decode("utf-8", "surrogateescape")
+
+
+def read_or_none(path: str) -> str | None:
+    """The text of a control file, None when there is no such file or it has nothing to say."""
+    try:
+        return read(path)
+    except OSError:
+        return None
+
+
+def write(path: str, value: str) -> None:
+    """Write a control file by one write(2), as the kernel parses it; OSError as the kernel answers."""
+    fd = posix.open(path, _WRITE)
+    try:
+        posix.write(fd, value.encode("utf-8", "surrogateescape"))
+    finally:
+        posix.close(fd)
+
+
+def exists(path: str) -> bool:
+    """Whether a path exists for the effective user."""
+    return posix.access(path, posix.F_OK, effective_ids=True)
+
+
+def numbers(text: str) -> list[int]:
+    """The decimal numbers of a list such as cgroup.procs (0 = a process of another pid namespace)."""
+    return [int(word) for word in text.split()]
+
+
+def write_error(
+    exc: OSError, name: str, value: str, pointer: str | None, hint: str | None = None
+) -> errors.Error:
+    """The error of a failed write, naming file, value and place in config.json."""
+    if len(value) > 64:
+        value = value[:61] + "..."
+    what = f"cgroup: write {value} to {name}"
+    return errors.from_os(exc, what, pointer=pointer, hint=hint)

@@ -1,0 +1,137 @@
+"""Which cgroup hierarchies this host has, and where they are mounted. Hot module.
+
+/proc/self/cgroup names the hierarchies (cgroups(7)); each is then looked for at its customary place
+below /sys/fs/cgroup. The mount table, which may be very long on a busy host, is read only for one that is not there.
+"""
+
+from __future__ import annotations
+
+from ociruntime.cgroups import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Membership = list[tuple[str, str]]
+
+ROOT = "/sys/fs/cgroup"
+UNIFIED = "unified"  # the name under which a cgroup2 tree beside v1 hierarchies goes
+
+
+def membership(pid: int | None = None, proc: str = "/proc") -> Membership:
+    """(controllers, path) of a process in every hierarchy; ``""`` stands for cgroup2.
+
+    ``controllers`` is as the kernel prints it: ``cpu,cpuacct``, ``name=systemd``.
+    """
+    text = files.read(f"{proc}/{'self' if pid is None else pid}/cgroup")
+    found = []
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        found.append((controllers, path))
+    return found
+
+
+def detect(root: str = ROOT, proc: str = "/proc") -> str:
+    """``v2``, ``v1``, ``hybrid`` (v1 with a cgroup2 tree beside it) or ``none``."""
+    if files.exists(root + "/cgroup.controllers"):
+        return "v2"
+    try:
+        lines = membership(None, proc)
+    except OSError:
+        return "none"
+    if not any(controllers for controllers, _ in lines):
+        return "none"
+    hybrid = ("" in dict(lines)) and files.exists(f"{root}/{UNIFIED}/cgroup.procs")
+    return "hybrid" if hybrid else "v1"
+
+
+def dir_name(controllers: str) -> str:
+    """Directory of a v1 hierarchy below /sys/fs/cgroup: ``name=systemd`` is mounted at ``systemd``."""
+    if not controllers:
+        return UNIFIED
+    return controllers[5:] if controllers.startswith("name=") else controllers
+
+
+def mounted(root: str = ROOT, proc: str = "/proc") -> list[tuple[str, str]]:
+    """(controllers, mount point) of each mounted v1 hierarchy and of the cgroup2 tree, ``""``, beside them.
+
+    Hierarchies that are mounted nowhere are left out: their controllers are not available.
+    """
+    found = []
+    table: dict[str, str] | None = None
+    lines = membership(None, proc)
+    for controllers, _ in lines:
+        name = dir_name(controllers)
+        place = f"{root}/{name}"
+        if not files.exists(place + "/cgroup.procs"):
+            if table is None:
+                table = _mount_table(proc, lines)
+            if name not in table:
+                continue
+            place = table[name]
+        found.append((controllers, place))
+    return found
+
+
+def _mount_table(proc: str, lines: Membership) -> dict[str, str]:
+    """Mount point by directory name of each hierarchy, from mountinfo (proc_pid_mountinfo(5))."""
+    table: dict[str, str] = {}
+    for line in files.read(proc + "/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, rest = right.partition(" ")
+        if kind == "cgroup2":
+            name = UNIFIED
+        elif kind == "cgroup":
+            name = _of_options(rest.rpartition(" ")[2].split(","), lines)
+        else:
+            continue
+        table.setdefault(name, _unescape(left.split(" ")[4]))
+    return table
+
+
+def _of_options(options: list[str], lines: Membership) -> str:
+    """Directory name of the hierarchy whose controllers stand among a mount's super block options."""
+    for controllers, _ in lines:
+        if controllers and all(word in options for word in controllers.split(",")):
+            return dir_name(controllers)
+    return ""
+
+
+def _unescape(text: str) -> str:
+    """Undo mountinfo's octal escapes for blank, tab, newline and backslash."""
+    if "\\" not in text:
+        return text
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+def mount_facts(
+    pid: int | None = None, root: str = ROOT, proc: str = "/proc"
+) -> list[tuple[str, str, str, str]]:
+    """What a container's /sys/fs/cgroup is made of: (name, mount point, mount options, cgroup path).
+
+    v1: one entry per hierarchy; ``name`` is the directory, ``options`` the data of a mount of type cgroup
+    (``cpu,cpuacct``, ``none,name=systemd``; ``""`` with name ``unified`` means type cgroup2).
+    v2: a single entry with an empty name. ``cgroup path`` is that of the process (None: this one) in its hierarchy.
+    """
+    paths = dict(membership(pid, proc))
+    if files.exists(root + "/cgroup.controllers"):
+        return [("", root, "", paths.get("", "/"))]
+    return [
+        (dir_name(controllers), place, mount_options(controllers), paths.get(controllers, "/"))
+        for controllers, place in mounted(root, proc)
+    ]
+
+
+def mount_options(controllers: str) -> str:
+    """mount(2) data that selects a v1 hierarchy."""
+    return "none," + controllers if controllers.startswith("name=") else controllers
+
+
+def mount_links(facts: list[tuple[str, str, str, str]]) -> list[tuple[str, str]]:
+    """(link, target) for hierarchies of several controllers: ``cpu`` and ``cpuacct`` → ``cpu,cpuacct``."""
+    return [
+        (controller, name)
+        for name, _, options, _ in facts
+        if "," in name and name == options
+        for controller in name.split(",")
+    ]

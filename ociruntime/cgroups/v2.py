@@ -1,0 +1,395 @@
+"""cgroup v2 (Documentation/admin-guide/cgroup-v2.rst). Hot module."""
+
+from __future__ import annotations
+
+import posix
+import time
+from errno import EBUSY, ENOENT, EOPNOTSUPP
+
+from ociruntime import errors
+from ociruntime.cgroups import files, hierarchy, tree
+from ociruntime.cgroups.base import (
+    FREEZE_TIMEOUT,
+    SIGKILL,
+    Manager,
+    check_unused,
+    write_all,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from ociruntime.cgroups.base import Target
+
+DELEGATE = "/sys/kernel/cgroup/delegate"
+# what the kernel's list has had from the beginning, for kernels without it (spec-matrix 7.11)
+_DELEGATE_DEFAULT = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
+
+# controllers that a threaded cgroup can have
+_THREADED = ("cpu", "cpuset", "perf_event", "pids")
+
+_CONTROLLERS = {
+    "memory": "memory",
+    "pids": "pids",
+    "blockIO": "io",
+    "hugepageLimits": "hugetlb",
+    "rdma": "rdma",
+}
+
+
+class V2Manager(Manager):
+    """The unified hierarchy. ``mount``: its root; ``made``: parents of the leaf that are made by this container."""
+
+    __slots__ = ("_leaf", "_made", "_mount")
+
+    def __init__(self, mount: str, path: str, made: int, rootless: bool | None) -> None:
+        super().__init__(path, rootless)
+        self.mode = "v2"
+        self._mount = mount
+        self._made = made
+        self._leaf = mount + path
+
+    @classmethod
+    def plan(
+        cls, mount: str, path: str, rootless: bool | None, *, absent: bool, proc: str
+    ) -> V2Manager:
+        """Decide on the directory; refuses one that somebody uses. Only looks.
+
+        ``absent``: nothing was configured. Then an ordinary user's container lies beside the caller's own cgroup,
+        the only place where one may have been delegated to that user.
+        """
+        if absent and (rootless or (rootless is None and posix.geteuid() != 0)):
+            own = dict(hierarchy.membership(None, proc)).get("", "/")
+            path = own.rpartition("/")[0] + path
+        made = 0
+        if files.exists(mount + path):
+            check_unused(mount + path, _event(mount + path, "frozen") == 1)
+        else:
+            made = tree.missing_parents(mount, path)
+        return cls(mount, path, made, rootless)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> V2Manager:
+        """The manager that ``to_state`` described."""
+        return cls(state["mount"], state["path"], state["made"], state.get("rootless"))
+
+    def to_state(self) -> dict[str, Any]:
+        return {
+            "driver": "cgroupfs",
+            "mode": "v2",
+            "path": self.path,
+            "rootless": self.rootless,
+            "mount": self._mount,
+            "made": self._made,
+        }
+
+    # -- making and joining ------------------------------------------------------------------------
+
+    def create(
+        self, resources: Mapping[str, Any] | None = None, *, delegate_uid: int | None = None
+    ) -> None:
+        try:
+            if not tree.make(self._mount, self.path):
+                check_unused(self._leaf, False)
+        except OSError as exc:
+            if self.tolerates(exc):
+                return
+            raise errors.from_os(
+                exc, f"cgroup: mkdir {self._leaf}", pointer="/linux/cgroupsPath"
+            ) from None
+        self.enable(self.needed(resources or {}))
+        kind = files.read_or_none(self._leaf + "/cgroup.type")
+        if kind and kind.strip() == "domain invalid":
+            self._make_threaded(self.needed(resources or {}))
+        if delegate_uid is not None:
+            self._delegate(delegate_uid)
+
+    def needed(self, resources: Mapping[str, Any]) -> dict[str, str]:
+        """Controllers that the resources cannot do without, with the JSON pointer of what asks for each."""
+        out = {}
+        for key, controller in _CONTROLLERS.items():
+            if resources.get(key):
+                out[controller] = f"/linux/resources/{key}"
+        cpu = resources.get("cpu") or {}
+        for key, value in cpu.items():
+            if value:
+                out["cpuset" if key in ("cpus", "mems") else "cpu"] = f"/linux/resources/cpu/{key}"
+        for key in resources.get("unified") or {}:
+            controller = key.partition(".")[0]
+            if controller != "cgroup":
+                pointer = "/linux/resources/unified/" + key.replace("~", "~0").replace("/", "~1")
+                out[controller] = pointer
+        return out
+
+    def enable(self, needed: Mapping[str, str]) -> None:
+        """Enable every controller from the root down to the leaf; only one in ``needed`` must not be missing."""
+        place = self._mount
+        for part in self.path.split("/")[1:]:
+            try:
+                self._enable_at(place, needed)
+            except OSError as exc:
+                if needed and not self.tolerates(exc):
+                    raise errors.from_os(
+                        exc,
+                        f"cgroup: write to {place}/cgroup.subtree_control",
+                        pointer=next(iter(needed.values())),
+                    ) from None
+            place += "/" + part
+
+    def _enable_at(self, place: str, needed: Mapping[str, str]) -> None:
+        """Children of ``place`` get its controllers (cgroup-v2.rst "Enabling and Disabling")."""
+        have = files.read(place + "/cgroup.controllers").split()
+        on = files.read(place + "/cgroup.subtree_control").split()
+        missing = [name for name in have if name not in on]
+        if not missing:
+            return
+        name = place + "/cgroup.subtree_control"
+        try:
+            files.write(name, " ".join("+" + controller for controller in missing))
+            return
+        except OSError:
+            pass
+        # one that cannot be enabled here (threaded or with processes of its own) keeps none from the others
+        for controller in missing:
+            try:
+                files.write(name, "+" + controller)
+            except OSError as exc:
+                if controller in needed and not self.tolerates(exc):
+                    hint = None
+                    if exc.errno == EBUSY:
+                        hint = f"{place} holds processes of its own: only cgroups without may have sub-cgroups"
+                    raise files.write_error(
+                        exc, name, "+" + controller, needed[controller], hint
+                    ) from None
+
+    def _make_threaded(self, needed: Mapping[str, str]) -> None:
+        """Below a threaded cgroup there are only threaded ones."""
+        for controller, pointer in needed.items():
+            if controller not in _THREADED:
+                raise errors.Error(
+                    f"cgroup: {controller} is not available below the threaded cgroup of {self._leaf}",
+                    pointer=pointer,
+                )
+        name = self._leaf + "/cgroup.type"
+        try:
+            files.write(name, "threaded")
+        except OSError as exc:
+            raise files.write_error(exc, name, "threaded", "/linux/cgroupsPath") from None
+
+    def _delegate(self, uid: int) -> None:
+        """Give the cgroup to the container's user, as cgroup-v2.rst "Delegation" says; the group stays."""
+        listed = files.read_or_none(DELEGATE)
+        names = tuple(listed.split()) if listed is not None else _DELEGATE_DEFAULT
+        for name in ("", *names):
+            try:
+                posix.chown(f"{self._leaf}/{name}", uid, -1)
+            except OSError as exc:
+                if exc.errno == ENOENT and name:
+                    continue
+                if not self.tolerates(exc):
+                    raise errors.from_os(exc, f"cgroup: chown {self._leaf}/{name}") from None
+
+    def open_for_clone(self) -> int:
+        try:
+            return posix.open(self._leaf, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        except OSError as exc:
+            if self.rootless and exc.errno == ENOENT:
+                return -1
+            raise errors.from_os(exc, f"cgroup: open {self._leaf}") from None
+
+    def attach(self, pid: int) -> None:
+        name = self._leaf + "/cgroup.procs"
+        try:
+            files.write(name, str(pid))
+        except OSError as exc:
+            if self.tolerates(exc) or (self.rootless and exc.errno == ENOENT):
+                return
+            hint = None
+            if exc.errno == EOPNOTSUPP:
+                hint = "the cgroup is threaded, or lies below a threaded one"
+            raise files.write_error(exc, name, str(pid), None, hint) from None
+
+    def for_exec(self, subs: Sequence[str] = (), init_pid: int = 0) -> Manager:
+        path = self.path
+        if len(subs) > 1 or (subs and ":" in subs[0]):
+            raise errors.Error(f"--cgroup {subs[-1]}: cgroup v2 has one hierarchy, give one path")
+        if subs:
+            path = tree.clean_path(f"{path}/{subs[0]}", what="--cgroup")
+            if path != self.path and not path.startswith(self.path + "/"):
+                raise errors.Error(f"--cgroup {subs[0]}: not below the container's cgroup")
+            if not files.exists(f"{self._mount}{path}/cgroup.procs"):
+                raise errors.Error(f"--cgroup: {self._mount}{path}: no such file or directory")
+        elif init_pid and (files.read_or_none(self._leaf + "/cgroup.subtree_control") or "").strip():
+            # a manager of sub-cgroups runs in the container; its cgroup itself may hold no process any more
+            own = dict(hierarchy.membership(init_pid)).get("", "")
+            if own.startswith(path + "/"):
+                path = own
+        return V2Manager(self._mount, path, 0, self.rootless)
+
+    def mount_facts(self) -> list[tuple[str, str, str, str]]:
+        return [("", self._mount, "", self.path)]
+
+    # -- limits ------------------------------------------------------------------------------------
+
+    def apply(self, resources: Mapping[str, Any] | None, *, update: bool = False) -> list[str]:
+        warnings: list[str] = []
+        if resources:
+            self.apply_limits(resources, update, warnings)
+        if not update:
+            self.set_devices((resources or {}).get("devices") or ())
+        return warnings
+
+    def apply_limits(
+        self, resources: Mapping[str, Any], update: bool, warnings: list[str]
+    ) -> None:
+        """All of the resources but the devices."""
+        from ociruntime.cgroups.resources import v2_writes
+
+        writes = v2_writes(resources, self._read, update=update, warnings=warnings)
+        if writes and not files.exists(self._leaf):
+            raise errors.Error(
+                f"cannot set {writes[0][0]}: the container has no cgroup: {self._leaf} does not exist",
+                pointer=writes[0][2],
+                hint="no permission to make cgroups here: an ordinary user needs a delegated one",
+            )
+        write_all(
+            [(f"{self._leaf}/{name}", value, pointer) for name, value, pointer in writes],
+            self._failure,
+        )
+
+    def _read(self, name: str) -> str | None:
+        return files.read_or_none(f"{self._leaf}/{name}")
+
+    def _failure(self, exc: OSError, target: Target) -> errors.Error:
+        path, value, pointer = target
+        name = path.rpartition("/")[2]
+        hint = None
+        if exc.errno == ENOENT:
+            controller = name.partition(".")[0]
+            enabled = (files.read_or_none(self._leaf + "/cgroup.controllers") or "").split()
+            if controller in enabled:
+                hint = "this kernel does not offer the limit"
+            else:
+                hint = f"controller {controller} is not available here (there are: {' '.join(enabled)})"
+        return files.write_error(exc, name, value, pointer, hint)
+
+    def set_devices(
+        self,
+        rules: Sequence[Mapping[str, Any]],
+        *,
+        update: bool = False,
+        load: Callable[[bytes], int] | None = None,
+        attach: Callable[[int, int, int | None], None] | None = None,
+        attached: Callable[[int], int | None] | None = None,
+    ) -> None:
+        """Load the device filter and put it on the cgroup.
+
+        ``load(program) -> fd``, ``attach(cgroup_fd, program_fd, replaced_fd)``, ``attached(cgroup_fd) -> fd`` of the
+        program that is there: host.native's, or a test's. With ``update`` the kernel exchanges the program at once
+        (BPF_F_REPLACE), so there is no moment without a filter or with two.
+        """
+        from ociruntime.cgroups import bpf, devices
+
+        if self.rootless or not files.exists(self._leaf):
+            return
+        if load is None or attach is None:
+            from ociruntime.host import native
+
+            load = native.bpf_prog_load
+            attach = native.bpf_prog_attach
+            attached = attached or getattr(native, "bpf_prog_attached", None)
+        text = bpf.program([*devices.parse_rules(rules), *devices.DEFAULT_RULES])
+        fds: list[int] = []
+        try:
+            fds.append(posix.open(self._leaf, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC))
+            fds.append(load(text))
+            old = attached(fds[0]) if update and attached is not None else None
+            if old is not None:
+                fds.append(old)
+            attach(fds[0], fds[1], old)
+        except OSError as exc:
+            if not self.tolerates(exc):
+                raise errors.from_os(
+                    exc, "cgroup: device filter (bpf)", pointer="/linux/resources/devices"
+                ) from None
+        finally:
+            for fd in fds:
+                posix.close(fd)
+
+    # -- processes ---------------------------------------------------------------------------------
+
+    def freeze(self, timeout: float = FREEZE_TIMEOUT) -> None:
+        self._write_freeze("1")
+        deadline = time.monotonic() + timeout
+        delay = 0.00005
+        while _event(self._leaf, "frozen") != 1:
+            if time.monotonic() > deadline:
+                self._write_freeze("0")
+                raise errors.Error("cgroup: unable to freeze: a process does not stop in time")
+            time.sleep(delay)
+            delay = min(delay * 2, 0.01)
+
+    def thaw(self) -> None:
+        if files.exists(self._leaf):
+            self._write_freeze("0")
+
+    def _write_freeze(self, value: str) -> None:
+        try:
+            files.write(self._leaf + "/cgroup.freeze", value)
+        except OSError as exc:
+            raise files.write_error(exc, "cgroup.freeze", value, None) from None
+
+    def frozen(self) -> bool:
+        return _event(self._leaf, "frozen") == 1
+
+    def forbid_forks(self) -> None:
+        try:
+            files.write(self._leaf + "/pids.max", "0")
+        except OSError:
+            return
+
+    def pids(self, recursive: bool = True) -> list[int]:
+        return tree.pids(self._leaf, recursive=recursive)
+
+    def exists(self) -> bool:
+        return files.exists(self._leaf)
+
+    def kill_all(self, sig: int = SIGKILL) -> None:
+        if sig == SIGKILL and posix.getpid() not in self.pids():
+            try:
+                files.write(self._leaf + "/cgroup.kill", "1")  # Linux 5.14
+                return
+            except OSError as exc:
+                if exc.errno != ENOENT and not self.tolerates(exc):
+                    raise files.write_error(exc, "cgroup.kill", "1", None) from None
+        super().kill_all(sig)
+
+    # -- figures and the end -----------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        from ociruntime.cgroups import stats
+
+        return stats.v2(self._leaf)
+
+    def oom_kills(self) -> int:
+        return _keyed(self._leaf + "/memory.events", "oom_kill")
+
+    def delete(self) -> None:
+        tree.remove(
+            self._mount, self.path, self._made, time.monotonic() + tree.REMOVE_TIMEOUT
+        )
+
+
+def _event(leaf: str, key: str) -> int:
+    return _keyed(leaf + "/cgroup.events", key)
+
+
+def _keyed(path: str, key: str) -> int:
+    """A value of a flat keyed file; 0 when it is not there."""
+    for line in (files.read_or_none(path) or "").splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value)
+    return 0
