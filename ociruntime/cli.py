@@ -7,7 +7,8 @@ code), where ``Call`` holds what was parsed:
 * ``options``: its options by long name (``"pid-file"``): True or False for a switch, str for a value, int for a number,
   list[str] for a repeatable one; an option that was not given is absent;
 * ``args``: the arguments (the number is checked already, see cli_options.ARGUMENTS);
-* ``globals``: the global options, in the same form. ``call.root()`` is the state directory.
+* ``globals``: the global options, in the same form. ``call.root()`` is the state directory;
+* ``preserve_fds``: how many descriptors from 3 on the container gets (--preserve-fds and LISTEN_FDS).
 
 Option forms (Go's flag package and getopt_long both): ``--opt v``, ``--opt=v``, ``-opt v``, ``-opt=v``, ``-o v``, ``-ov``,
 ``--switch``, ``--switch=false``, ``-ab`` for two switches, ``--`` ends the options. A repeated option counts the last time.
@@ -16,10 +17,10 @@ Options may follow the arguments save for exec and ps.
 
 from __future__ import annotations
 
-import posix
 import sys
 
 from ociruntime import cli_options, errors, hotpath, log
+from ociruntime.host import normalize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,13 +42,14 @@ _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 class Call:
     """One parsed command line; see the module's head."""
 
-    __slots__ = ("args", "globals", "options", "verb")
+    __slots__ = ("args", "globals", "options", "preserve_fds", "verb")
 
     def __init__(self, verb: str, options: Options, args: list[str], global_options: Options) -> None:
         self.verb = verb
         self.options = options
         self.args = args
         self.globals = global_options
+        self.preserve_fds = 0
 
     def root(self) -> str:
         """The directory that holds a directory for each container (``--root``, or the default)."""
@@ -153,11 +155,6 @@ def _number(name: str, value: str) -> int:
     return int(value)
 
 
-def _split_global(argv: list[str]) -> tuple[Options, list[str]]:
-    """The global options and what follows them."""
-    return parse(argv, cli_options.table(cli_options.GLOBAL), in_order=True)
-
-
 def usage(verb: str) -> str:
     """One usage line."""
     names = cli_options.ARGUMENTS[verb][2]
@@ -186,14 +183,6 @@ def _is_help(verb: str, tokens: list[str]) -> bool:
     return False
 
 
-def _full_python() -> None:
-    """Go on in the full interpreter; returns when this is it."""
-    try:
-        hotpath.exec_full()
-    except OSError as exc:
-        raise errors.from_os(exc, "execute the full interpreter") from exc
-
-
 def version() -> str:
     """What --version prints. Engines read the first two lines; no other line may have the word "version" in it."""
     from ociruntime import __version__
@@ -214,25 +203,43 @@ def version() -> str:
 
 
 def _dispatch(argv: list[str]) -> int:
-    options, rest = _split_global(argv)
+    options, rest = parse(argv, cli_options.table(cli_options.GLOBAL), in_order=True)
+    call: Call | None = None
+    wrong: errors.Error | None = None
+    verb = rest[0] if rest else "help"
+    asks_help = verb == "help" or bool(options.get("help")) or _is_help(verb, rest[1:])
+    if not (asks_help or options.get("version")):
+        try:
+            call = _verb(verb, rest[1:], options)
+        except errors.Error as exc:
+            wrong = exc
+    # Before anything is opened, the log included; this is why the verb's options are read first.
+    call_fds = normalize.start(call.number("preserve-fds") if call is not None else 0)
     log.setup(options)
-    if options.get("version"):
-        log.out(version())
-        return 0
-    if not rest or options.get("help") or rest[0] == "help":
-        _full_python()
+    if wrong is not None:
+        raise wrong
+    if call is None:
+        if not asks_help:
+            log.out(version())
+            return 0
+        hotpath.exec_full()
         from ociruntime import cli_help
 
-        return cli_help.show(rest[1] if rest[:1] == ["help"] and len(rest) > 1 else "")
-    verb, tokens = rest[0], rest[1:]
+        return cli_help.show((rest[1] if len(rest) > 1 else "") if verb == "help" else verb)
+    if verb not in HOT_VERBS:
+        hotpath.exec_full()
+    call.preserve_fds = call_fds
+    # The launcher's freezer has the names of these modules from hotpath.HOT_MODULES.
+    module = __import__(f"ociruntime.commands.{verb}", None, None, ("run",))
+    code: int = module.run(call)
+    return code
+
+
+def _verb(verb: str, tokens: list[str], options: Options) -> Call:
+    """The call of one verb. Raises errors.Error, after a usage line on stdout where that helps."""
     words = cli_options.VERBS.get(verb)
     if words is None:
         raise errors.Error(f"No help topic for '{verb}'", exit_code=3)
-    if _is_help(verb, tokens):
-        _full_python()
-        from ociruntime import cli_help
-
-        return cli_help.show(verb)
     try:
         verb_options, args = parse(
             tokens, cli_options.table(words), in_order=verb in cli_options.IN_ORDER
@@ -241,18 +248,7 @@ def _dispatch(argv: list[str]) -> int:
     except errors.UsageError:
         log.out(f"{usage(verb)}\n")
         raise
-    if verb not in HOT_VERBS:
-        _full_python()
-    call = Call(verb, verb_options, args, options)
-    return _run(call)
-
-
-def _run(call: Call) -> int:
-    """Import the verb's module and run it. Named one by one: the launcher's freezer and mypy both see them."""
-    name = call.verb
-    module = __import__(f"ociruntime.commands.{name}", None, None, ("run",))
-    result: int = module.run(call)
-    return result
+    return Call(verb, verb_options, args, options)
 
 
 def trace(exc: BaseException) -> str:
@@ -291,7 +287,3 @@ def main(argv: list[str]) -> int:
     log.fatal(error)
     return error.exit_code
 
-
-def exit_with(code: int) -> None:
-    """End the process at once: nothing is left to finalise."""
-    posix._exit(code)

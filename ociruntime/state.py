@@ -168,8 +168,9 @@ class Container:
       ``owner``: uid that made it;
     * ``phase``: ``creating`` until create has ended well, then ``ready``;
     * ``pid``, ``start``: init and its start time, ``comm``: its name while it waits at the gate;
-    * ``cgroup``: what ``ociruntime.cgroups.from_state`` takes;
-    * ``hooks``: the kinds of hooks in hooks.json; ``namespaces``: CLONE_NEW* flags that exec joins.
+    * ``cgroup``: what ``ociruntime.cgroups.from_state`` takes; ``freezer``: the file that says whether it is frozen;
+    * ``hooks``: hooks.json holds some; ``listener``: where `start` sends the seccomp listener;
+    * ``host_pids``: the container shares the runtime's pid namespace; ``no_process``: config.json has no process.
     """
 
     __slots__ = ("data", "fd", "id", "path")
@@ -198,6 +199,10 @@ class Container:
         if posix.fstat(self.fd).st_nlink == 0:
             raise not_found()
         self.data = _read_state(self.fd)
+
+    def unlock(self) -> None:
+        """Let other verbs go on."""
+        _flock(self.fd, _LOCK_UN)
 
     def busy(self) -> bool:
         """Whether another process holds the lock."""
@@ -228,9 +233,10 @@ class Container:
 
     def status(self, *, locked: bool = False) -> str:
         """The status word. ``locked``: this process holds the lock, so nobody else is creating."""
-        found = self.process()
-        if self.data.get("phase") != "ready" and (found is None or not locked):
+        if self.data.get("phase") != "ready":
+            # Half-made. Without its creator it comes to nothing, whatever is left of it.
             return CREATING if not locked and self.busy() else STOPPED
+        found = self.process()
         if found is None:
             return STOPPED
         if self.frozen():
@@ -240,12 +246,14 @@ class Container:
 
     def frozen(self) -> bool:
         """Whether the container's cgroup is frozen."""
-        recorded = self.data.get("cgroup")
-        if not recorded:
+        path = self.data.get("freezer")
+        if not path:
             return False
-        from ociruntime import cgroups
-
-        return cgroups.from_state(recorded).frozen()
+        try:
+            # FROZEN or FREEZING of freezer.state (v1), 1 of cgroup.freeze (v2)
+            return read_file(path)[:1] in (b"F", b"1")
+        except OSError:
+            return False
 
     def document(self, status: str, *, owner: str = "") -> State:
         """The state as `state` and `list` print it (runtime-spec runtime.md, State; the keys beyond it are runc's)."""
@@ -299,9 +307,13 @@ def _read_state(fd: int) -> State:
     return loaded
 
 
+NOT_FOUND = "container does not exist"
+"""The error for an unknown id; engines search for this text."""
+
+
 def not_found() -> errors.Error:
-    """The error for an unknown id; engines search for this text."""
-    return errors.Error("container does not exist")
+    """The error for an unknown id."""
+    return errors.Error(NOT_FOUND)
 
 
 def load(root: str, container_id: str) -> Container:

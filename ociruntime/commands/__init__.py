@@ -1,0 +1,1 @@
+"""One module for each verb, with a function ``run(call) -> int``; cli.py has the interface."""

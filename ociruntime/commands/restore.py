@@ -1,0 +1,7 @@
+"""`restore`: see checkpoint."""
+
+from __future__ import annotations
+
+from ociruntime.commands.checkpoint import run
+
+__all__ = ["run"]

@@ -1,0 +1,15 @@
+"""`resume`: let a paused container go on. Hot module."""
+
+from __future__ import annotations
+
+from ociruntime import container, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ociruntime.cli import Call
+
+
+def run(call: Call) -> int:
+    """Resume; prints nothing."""
+    container.resume(state.load(call.root(), call.args[0]))
+    return 0

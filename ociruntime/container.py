@@ -1,0 +1,252 @@
+"""The lifecycle of a container that exists: start, kill, delete, pause, resume; and how steps are run and undone.
+
+Hot module; lifecycle_create.py and lifecycle_exec.py have the two verbs that start a process.
+"""
+
+from __future__ import annotations
+
+import posix
+import select
+import time
+
+from ociruntime import errors, log, signals, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeAlias, TypeVar
+
+    Context = TypeVar("Context")
+    Action: TypeAlias = "Callable[[Context], None]"
+    Step: TypeAlias = "tuple[str, Action[Context], Action[Context] | None]"
+
+_KILL_TIMEOUT = 10.0  # seconds that a killed init may take to go
+_ESRCH, _EINVAL = 3, 22
+
+
+def run_steps(steps: Sequence[Step[Context]], context: Context) -> None:
+    """Run ``(name, do, undo)`` one after the other; after a failure undo what was done, the last first.
+
+    The failing step's own ``undo`` is called as well: it may have done half of its work. An error carries the name
+    of its step (``extra["step"]``); what undoing runs into is logged as a warning.
+    """
+    done = 0
+    try:
+        for name, do, _ in steps:
+            done += 1
+            if log.debugging():
+                log.debug(name)
+            do(context)
+    except errors.NeedFullPython:
+        raise
+    except BaseException as exc:
+        if isinstance(exc, errors.Error):
+            exc.extra = {"step": steps[done - 1][0], **(exc.extra or {})}
+        while done:
+            done -= 1
+            name, _, undo = steps[done]
+            if undo is not None:
+                try:
+                    undo(context)
+                except (errors.Error, OSError) as problem:
+                    log.warning(f"undo {name}: {problem}")
+        raise
+
+
+def send_signal(container: state.Container, signum: int) -> None:
+    """Send a signal to the container's init, by pidfd and never to a process that got its pid later.
+
+    Raises errors.Error (``container not running``) when it is gone.
+    """
+    pidfd = open_init(container)
+    try:
+        import _ocisys
+
+        _ocisys.pidfd_send_signal(pidfd, signum)
+    except OSError as exc:
+        if exc.errno == _ESRCH:
+            raise not_running() from exc
+        raise errors.from_os(exc, f"send {signals.name(signum)}") from exc
+    finally:
+        posix.close(pidfd)
+
+
+def open_init(container: state.Container) -> int:
+    """A pidfd of the container's living init. Raises errors.Error (``container not running``)."""
+    pid = container.data.get("pid")
+    if not pid:
+        raise not_running()
+    try:
+        pidfd = posix.pidfd_open(pid)
+    except OSError as exc:
+        if exc.errno in (_ESRCH, _EINVAL):
+            raise not_running() from exc
+        raise errors.from_os(exc, f"pidfd_open {pid}") from exc
+    # Looked at after the pidfd was taken: what it stands for is the process with this start time.
+    if container.process() is None:
+        posix.close(pidfd)
+        raise not_running()
+    return pidfd
+
+
+def not_running() -> errors.Error:
+    """The error for a process that is gone; engines search for this text."""
+    return errors.Error("container not running")
+
+
+def cgroup(container: state.Container) -> Any:
+    """The cgroup manager of a container (ociruntime.cgroups.base.Manager); None when none was decided on yet."""
+    recorded = container.data.get("cgroup")
+    if not recorded:
+        return None
+    from ociruntime import cgroups
+
+    return cgroups.from_state(recorded)
+
+
+def kill(container: state.Container, signum: int, *, everything: bool) -> None:
+    """Send a signal to init, or with ``everything`` to each process of the container's cgroup.
+
+    A stopped container is an error, but not with ``everything``: what is left in its cgroup is killed then.
+    Without a pid namespace of its own nobody kills init's children: SIGKILL goes to all. Raises errors.Error.
+    """
+    data = container.data
+    if everything or (signum == signals.SIGKILL and data.get("host_pids")):
+        manager = cgroup(container)
+        if manager is not None and manager.exists():
+            if not everything and container.process() is None:
+                raise not_running()
+            manager.kill_all(signum)
+            return
+        if everything and container.process() is None:
+            return
+    send_signal(container, signum)
+    if signum == signals.SIGKILL and container.frozen():
+        # A process frozen by cgroup v1 does not even die.
+        cgroup(container).thaw()
+
+
+def kill_and_wait(container: state.Container) -> None:
+    """SIGKILL init and everything in the cgroup; returns when init is gone. Raises errors.Error."""
+    try:
+        pidfd = open_init(container)
+    except errors.Error:
+        pidfd = -1
+    try:
+        if pidfd >= 0:
+            try:
+                kill(container, signals.SIGKILL, everything=False)
+            except errors.Error:
+                if container.process() is not None:
+                    raise
+            if not wait_exit(pidfd, _KILL_TIMEOUT):
+                raise errors.Error("container init still running")
+    finally:
+        if pidfd >= 0:
+            posix.close(pidfd)
+
+
+def wait_exit(pidfd: int, seconds: float) -> bool:
+    """Whether the process behind a pidfd ends within ``seconds``."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        if poll.poll(max(0, int(left * 1000))):
+            return True
+        if left <= 0:
+            return False
+
+
+def state_document(container: state.Container, status: str) -> bytes:
+    """The state as hooks get it on stdin."""
+    from ociruntime.spec import json_reader
+
+    return json_reader.dumps(container.document(status)).encode("utf-8", "replace")
+
+
+def stored_hooks(container: state.Container) -> dict[str, Any]:
+    """The hooks that later verbs run, by kind; empty when there are none."""
+    if not container.data.get("hooks"):
+        return {}
+    from ociruntime.spec import json_reader
+
+    try:
+        loaded: dict[str, Any] = json_reader.loads(
+            state.read_file(state.HOOKS_FILE, container.fd), state.HOOKS_FILE
+        )
+    except OSError as exc:
+        raise errors.from_os(exc, f"read {state.HOOKS_FILE}") from exc
+    return loaded
+
+
+def destroy(container: state.Container) -> None:
+    """Remove the cgroup and the directory of a container without a living init, then run the poststop hooks.
+
+    Their failures are warnings (runtime-spec runtime.md, Lifecycle 13). Raises errors.Error.
+    """
+    hooks = stored_hooks(container).get("poststop")
+    manager = cgroup(container)
+    if manager is not None:
+        if container.data.get("host_pids") or container.data.get("phase") != "ready":
+            # Where no pid namespace died with init, its children may be left.
+            manager.kill_all(signals.SIGKILL)
+        try:
+            manager.delete()
+        except errors.Error:
+            manager.kill_all(signals.SIGKILL)
+            manager.delete()
+    document = state_document(container, state.STOPPED) if hooks else b""
+    container.remove()
+    if hooks:
+        from ociruntime.host import hooks as runner
+
+        runner.run(
+            "poststop", hooks, document, cwd=container.data.get("bundle", "/"), keep_going=True
+        )
+
+
+def delete(container: state.Container, *, force: bool, strict: bool = False) -> None:
+    """Delete a stopped or created container, with ``force`` one in any state.
+
+    ``strict``: by the letter of the specification, which lets only a stopped one be deleted. Raises errors.Error.
+    """
+    if force and container.data.get("phase") != "ready":
+        # Its creator may wait for init for ever and hold the lock.
+        try:
+            send_signal(container, signals.SIGKILL)
+        except errors.Error:
+            log.debug("no init to kill")
+    container.lock()
+    status = container.status(locked=True)
+    allowed = (state.STOPPED,) if strict else (state.STOPPED, state.CREATED)
+    if not force and status not in allowed:
+        raise errors.Error(f"cannot delete container {container.id} that is not stopped: {status}")
+    if container.process() is not None:
+        kill_and_wait(container)
+    destroy(container)
+
+
+def pause(container: state.Container) -> None:
+    """Freeze a running or created container. Raises errors.Error."""
+    container.lock()
+    status = container.status(locked=True)
+    if status not in (state.RUNNING, state.CREATED):
+        raise errors.Error(f"container not running or created: {status}")
+    _manager(container).freeze()
+
+
+def resume(container: state.Container) -> None:
+    """Thaw a paused container. Raises errors.Error."""
+    container.lock()
+    if container.status(locked=True) != state.PAUSED:
+        raise errors.Error("container not paused")
+    _manager(container).thaw()
+
+
+def _manager(container: state.Container) -> Any:
+    manager = cgroup(container)
+    if manager is None:
+        raise errors.Error("container has no cgroup")
+    return manager

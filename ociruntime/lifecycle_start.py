@@ -1,0 +1,142 @@
+"""`start`: let init, which waits at its gate, go on to the user's program.
+
+Hot module. The gate is a SEQPACKET socket in the state directory (native/plan.h, OP_GATE): a connection carries GO to
+init and brings back what can still fail; its end means that the program was executed.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+import _socket
+import _struct
+
+from ociruntime import container as lifecycle
+from ociruntime import errors, log, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_HEAD = _struct.Struct("=IIiI")
+_GO, _ERROR, _WARNING, _DEBUG, _LISTENER = 2, 3, 4, 5, 9  # enum plan_msg_type
+_TAG_START = 6
+_NO_OP = 0xFFFFFFFF
+_MESSAGE_MAX = 16 + 3072
+
+
+def start(container: state.Container) -> None:
+    """Start a created container: startContainer hooks, the program, poststart hooks. Raises errors.Error.
+
+    When a poststart hook fails, the container is killed and deleted (runtime-spec 1.3, Lifecycle 9).
+    """
+    container.lock()
+    data = container.data
+    status = container.status(locked=True)
+    if status == state.STOPPED:
+        raise errors.Error("cannot start a container that has stopped")
+    if status == state.RUNNING:
+        raise errors.Error("cannot start an already running container")
+    if status != state.CREATED:
+        raise errors.Error(f"cannot start a container in the {status} state")
+    if data.get("no_process"):
+        raise errors.Error("cannot start a container without a process", pointer="/process")
+    hooks = lifecycle.stored_hooks(container)
+    if hooks.get("startContainer"):
+        _start_container_hooks(container, hooks["startContainer"])
+    gate = _connect(container)
+    try:
+        gate.send(_HEAD.pack(_GO, _NO_OP, 0, _TAG_START))
+        _follow(container, gate)
+    except OSError as exc:
+        raise errors.from_os(exc, "start: talk with container init") from exc
+    finally:
+        gate.close()
+    try:
+        posix.unlink(state.GATE_FILE, dir_fd=container.fd)
+    except OSError as exc:
+        raise errors.from_os(exc, f"unlink {container.path}/{state.GATE_FILE}") from exc
+    if hooks.get("poststart"):
+        poststart(container, hooks["poststart"])
+
+
+def _connect(container: state.Container) -> _socket.socket:
+    gate = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        # Through the descriptor: a state directory's path may be longer than a socket address (unix(7)).
+        gate.connect(f"/proc/self/fd/{container.fd}/{state.GATE_FILE}")
+    except OSError as exc:
+        gate.close()
+        raise errors.from_os(exc, "start: connect to container init") from exc
+    return gate
+
+
+def _follow(container: state.Container, gate: _socket.socket) -> None:
+    """Read what init reports until the connection ends with execve. Raises errors.Error for its failure."""
+    control_size = _socket.CMSG_SPACE(4)
+    while True:
+        try:
+            message, control, _, _ = gate.recvmsg(
+                _MESSAGE_MAX, control_size, _socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return
+        if not message:
+            return
+        kind, _, number, _ = _HEAD.unpack_from(message)
+        call, _, detail = message[_HEAD.size :].decode("utf-8", "surrogateescape").partition("\0")
+        if kind == _ERROR:
+            raise _failure(call, number, detail)
+        if kind == _WARNING:
+            log.warning(_failure(call, number, detail).message)
+        elif kind == _DEBUG:
+            log.debug(call)
+        elif kind == _LISTENER and control:
+            _send_listener(container, int.from_bytes(control[0][2][:4], sys.byteorder))
+
+
+def _failure(call: str, number: int, detail: str) -> errors.Error:
+    """An error of init's after the gate: the plan is gone, but only seccomp, capabilities and execve are left in it."""
+    if call.startswith("execve"):
+        from ociruntime.plan import attribute
+
+        return attribute.exec_failure(detail, number)
+    more = f" ({detail})" if detail else ""
+    return errors.Error(
+        f"unable to start container process: {call}: {errors.strerror(number)}{more}"
+    )
+
+
+def _send_listener(container: state.Container, fd: int) -> None:
+    from ociruntime.host import seccomp
+
+    listener = container.data["listener"]
+    document = lifecycle.state_document(container, state.CREATED)
+    seccomp.send_listener(
+        listener["path"], listener.get("metadata", ""), document, container.data["pid"], fd
+    )
+
+
+def _start_container_hooks(container: state.Container, hooks: list[dict[str, Any]]) -> None:
+    """Run in the container's namespaces, before the user's program; a failure stops the container."""
+    from ociruntime import lifecycle_hooks
+
+    try:
+        lifecycle_hooks.run_inside(container, "startContainer", hooks, state.CREATED)
+    except errors.Error:
+        lifecycle.kill_and_wait(container)
+        raise
+
+
+def poststart(container: state.Container, hooks: list[dict[str, Any]]) -> None:
+    """Run the poststart hooks; after a failure the container is killed and deleted, and the error raised."""
+    from ociruntime.host import hooks as runner
+
+    try:
+        document = lifecycle.state_document(container, state.RUNNING)
+        runner.run("poststart", hooks, document, cwd=container.data["bundle"])
+    except errors.Error:
+        lifecycle.kill_and_wait(container)
+        lifecycle.destroy(container)
+        raise
