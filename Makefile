@@ -45,8 +45,8 @@ fuzz: test-apt ## fuzz the plan checker for FUZZ_SECONDS (600)
 venv: apt ## build, and install into .venv
 	@$(LOCKED) $(VENV)/.installed
 
-build: venv ## build the generated parts into the source tree as well, to import it from there
-	@$(BIN)/python setup.py -q build_parts build_ext --inplace
+build: test-apt ## build into the source tree as well, which is what tests import
+	@$(LOCKED) $(VENV)/.test-installed
 
 install: apt ## install below PREFIX: an environment in lib/ociruntime and the command in bin
 	@$(LOCKED) VENV=$(PREFIX)/lib/ociruntime $(PREFIX)/lib/ociruntime/.installed
@@ -77,6 +77,7 @@ $(VENV)/.test-installed: $(VENV)/.installed pyproject.toml
 	@$(BIN)/python -c 'import tomllib; f = open("pyproject.toml", "rb"); \
 		print(*tomllib.load(f)["project"]["optional-dependencies"]["test"], sep="\n")' >$(VENV)/test-requirements.txt
 	@$(BIN)/pip install -q -r $(VENV)/test-requirements.txt
+	@$(BIN)/python setup.py -q build_parts build_ext --inplace
 	@touch $@
 
 apt:

@@ -35,7 +35,7 @@ __asm__(".section .rodata\n"
         ".previous\n");
 extern const unsigned char frozen_code[] __attribute__((visibility("hidden")));
 
-#define FROZEN(module, offset, length, package)                                                              \
+#define FROZEN(module, offset, length, package)                                                                        \
     {.name = (module), .code = frozen_code + (offset), .size = (length), .is_package = (package)},
 static const struct _frozen frozen_modules[] = {FROZEN_MODULES{.name = NULL}};
 #undef FROZEN
@@ -44,9 +44,7 @@ static const struct _frozen frozen_modules[] = {FROZEN_MODULES{.name = NULL}};
  * The package lies at a fixed place relative to this program (a wheel that was built for one environment may
  * be installed in another).
  */
-static int
-locate(void)
-{
+static int locate(void) {
     char self[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
@@ -68,9 +66,7 @@ locate(void)
 }
 
 /* Replace this process by the full interpreter with the same arguments; returns only on failure. */
-static void
-hand_over(void)
-{
+static void hand_over(void) {
     char **argv = calloc((size_t)main_argc + 4, sizeof(*argv));
     int n = 0;
 
@@ -85,9 +81,7 @@ hand_over(void)
     free(argv);
 }
 
-static PyObject *
-launcher_exec_full(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
-{
+static PyObject *launcher_exec_full(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
     hand_over();
     return PyErr_SetFromErrnoWithFilename(PyExc_OSError, PYTHON);
 }
@@ -99,22 +93,16 @@ static PyMethodDef launcher_methods[] = {
 };
 
 /* Append a new reference to the list; -1 with the error set. */
-static int
-append(PyObject *list, PyObject *item)
-{
+static int append(PyObject *list, PyObject *item) {
     int result = item == NULL ? -1 : PyList_Append(list, item);
 
     Py_XDECREF(item);
     return result;
 }
 
-static int
-launcher_exec(PyObject *module)
-{
+static int launcher_exec(PyObject *module) {
     static const char *const extra_sites[] = {EXTRA_SITES NULL};
-    static const struct {
-        const char *name, *path;
-    } shared[] = {SHARED_MODULES{NULL, NULL}};
+    static const struct { const char *name, *path; } shared[] = {SHARED_MODULES{NULL, NULL}};
     PyObject *sites = PyList_New(0), *extensions = PyList_New(0);
     PyObject *package = PyUnicode_DecodeFSDefault(package_dir);
     int failed = sites == NULL || extensions == NULL || append(sites, PyUnicode_DecodeFSDefault(site_dir)) < 0;
@@ -147,9 +135,7 @@ static struct PyModuleDef launcher_module = {
     .m_slots = launcher_slots,
 };
 
-static PyObject *
-init_launcher(void)
-{
+static PyObject *init_launcher(void) {
     return PyModuleDef_Init(&launcher_module);
 }
 
@@ -184,9 +170,7 @@ struct _inittab _PyImport_Inittab[] = {
 };
 #undef BUILTIN
 #else
-static int
-add_builtins(void)
-{
+static int add_builtins(void) {
     static struct _inittab ours[] = {
         {"_launcher", init_launcher},
         {"_ocisys", PyInit__ocisys},
@@ -198,9 +182,7 @@ add_builtins(void)
 #endif
 
 /* Everything that would be looked for in the file system or the environment is said here. */
-static int
-start_python(void)
-{
+static int start_python(void) {
     PyPreConfig pre;
     PyConfig config;
     PyStatus status;
@@ -233,9 +215,7 @@ start_python(void)
     return PyStatus_Exception(status) ? -1 : 0;
 }
 
-static PyObject *
-argument_list(void)
-{
+static PyObject *argument_list(void) {
     PyObject *list = PyList_New(main_argc > 0 ? main_argc - 1 : 0);
 
     for (int i = 1; list != NULL && i < main_argc; i++) {
@@ -248,9 +228,7 @@ argument_list(void)
     return list;
 }
 
-int
-main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     PyObject *module, *args, *result = NULL;
     long code = 1;
 

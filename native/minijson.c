@@ -32,9 +32,7 @@ struct reader {
 
 static PyObject *read_value(struct reader *r);
 
-static PyObject *
-fail(const struct reader *r, const unsigned char *where, const char *message)
-{
+static PyObject *fail(const struct reader *r, const unsigned char *where, const char *message) {
     PyObject *args;
 
     PyErr_Clear();
@@ -46,16 +44,12 @@ fail(const struct reader *r, const unsigned char *where, const char *message)
     return NULL;
 }
 
-static void
-skip_space(struct reader *r)
-{
+static void skip_space(struct reader *r) {
     while (*r->at == ' ' || *r->at == '\n' || *r->at == '\t' || *r->at == '\r')
         r->at++;
 }
 
-static int
-hex4(const unsigned char *p)
-{
+static int hex4(const unsigned char *p) {
     int value = 0;
 
     for (int i = 0; i < 4; i++) {
@@ -72,9 +66,7 @@ hex4(const unsigned char *p)
     return value;
 }
 
-static unsigned char *
-put_utf8(unsigned char *out, unsigned int c)
-{
+static unsigned char *put_utf8(unsigned char *out, unsigned int c) {
     if (c < 0x80) {
         *out++ = (unsigned char)c;
     } else if (c < 0x800) {
@@ -94,9 +86,7 @@ put_utf8(unsigned char *out, unsigned int c)
 }
 
 /* r->at is behind the backslash: append what the escape stands for, or return NULL with the error set. */
-static unsigned char *
-read_escape(struct reader *r, unsigned char *out)
-{
+static unsigned char *read_escape(struct reader *r, unsigned char *out) {
     static const char letters[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
     const unsigned char *escape = r->at - 1;
     unsigned char c = *r->at++;
@@ -127,17 +117,14 @@ read_escape(struct reader *r, unsigned char *out)
         low = hex4(r->at + 2);
         if (low >= 0xdc00 && low <= 0xdfff) {
             r->at += 6;
-            return put_utf8(out, 0x10000u + (((unsigned int)code - 0xd800u) << 10) +
-                                     ((unsigned int)low - 0xdc00u));
+            return put_utf8(out, 0x10000u + (((unsigned int)code - 0xd800u) << 10) + ((unsigned int)low - 0xdc00u));
         }
     }
     fail(r, escape, "lone surrogate in string");
     return NULL;
 }
 
-static PyObject *
-decode(struct reader *r, const unsigned char *from, const char *text, Py_ssize_t length)
-{
+static PyObject *decode(struct reader *r, const unsigned char *from, const char *text, Py_ssize_t length) {
     PyObject *string = PyUnicode_DecodeUTF8(text, length, "strict");
 
     if (string == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
@@ -146,9 +133,7 @@ decode(struct reader *r, const unsigned char *from, const char *text, Py_ssize_t
 }
 
 /* The rest of a string whose first escape is at r->at; `from` is behind the opening quote. */
-static PyObject *
-read_escaped(struct reader *r, const unsigned char *from)
-{
+static PyObject *read_escaped(struct reader *r, const unsigned char *from) {
     const unsigned char *p = r->at;
     unsigned char *buffer, *out;
     PyObject *string = NULL;
@@ -182,9 +167,7 @@ done:
 }
 
 /* r->at is behind the opening quote.  With `name`, equal short ASCII strings are one object. */
-static PyObject *
-read_string(struct reader *r, int name)
-{
+static PyObject *read_string(struct reader *r, int name) {
     const unsigned char *from = r->at, *p = from;
     unsigned int hash = 0;
     unsigned char high = 0;
@@ -223,9 +206,7 @@ read_string(struct reader *r, int name)
     return string;
 }
 
-static PyObject *
-read_number(struct reader *r)
-{
+static PyObject *read_number(struct reader *r) {
     const unsigned char *from = r->at, *p = from;
     char text[MAX_NUMBER + 1];
     Py_ssize_t length;
@@ -282,9 +263,7 @@ read_number(struct reader *r)
     return number;
 }
 
-static PyObject *
-read_array(struct reader *r)
-{
+static PyObject *read_array(struct reader *r) {
     PyObject *list = PyList_New(0);
 
     if (list == NULL)
@@ -316,9 +295,7 @@ read_array(struct reader *r)
 }
 
 /* One `"name": value` into the dict; -1 with the error set. */
-static int
-read_member(struct reader *r, PyObject *dict)
-{
+static int read_member(struct reader *r, PyObject *dict) {
     const unsigned char *where;
     Py_ssize_t before = PyDict_GET_SIZE(dict);
     PyObject *name, *value;
@@ -353,9 +330,7 @@ read_member(struct reader *r, PyObject *dict)
     return result;
 }
 
-static PyObject *
-read_object(struct reader *r)
-{
+static PyObject *read_object(struct reader *r) {
     PyObject *dict = PyDict_New();
 
     if (dict == NULL)
@@ -381,9 +356,7 @@ read_object(struct reader *r)
     return NULL;
 }
 
-static PyObject *
-read_value(struct reader *r)
-{
+static PyObject *read_value(struct reader *r) {
     PyObject *value;
 
     skip_space(r);
@@ -424,9 +397,7 @@ read_value(struct reader *r)
     return fail(r, r->at, r->at == r->end ? "unexpected end of text" : "expected a value");
 }
 
-static PyObject *
-json_loads(PyObject *Py_UNUSED(module), PyObject *args)
-{
+static PyObject *json_loads(PyObject *Py_UNUSED(module), PyObject *args) {
     struct reader r = {.depth = DEFAULT_DEPTH};
     PyObject *data, *value;
 
@@ -452,17 +423,13 @@ json_loads(PyObject *Py_UNUSED(module), PyObject *args)
 }
 
 /* How many characters `c` takes inside a JSON string. */
-static Py_ssize_t
-quoted_size(Py_UCS4 c)
-{
+static Py_ssize_t quoted_size(Py_UCS4 c) {
     if (c == '"' || c == '\\' || c == '\n' || c == '\r' || c == '\t' || c == '\b' || c == '\f')
         return 2;
     return c < 0x20 || (c >= 0xd800 && c <= 0xdfff) ? 6 : 1;
 }
 
-static PyObject *
-json_quote(PyObject *Py_UNUSED(module), PyObject *string)
-{
+static PyObject *json_quote(PyObject *Py_UNUSED(module), PyObject *string) {
     static const char digits[] = "0123456789abcdef";
     Py_ssize_t length, size = 2, at = 0;
     Py_UCS4 widest = 127;
@@ -519,8 +486,7 @@ json_quote(PyObject *Py_UNUSED(module), PyObject *string)
 static PyMethodDef ocijson_methods[] = {
     {"loads", json_loads, METH_VARARGS,
      "loads(data: bytes, depth=128): the value of a strict JSON text; ValueError(message, byte offset)."},
-    {"quote", json_quote, METH_O,
-     "quote(string) -> str: the JSON string for it; lone surrogates become \\uXXXX."},
+    {"quote", json_quote, METH_O, "quote(string) -> str: the JSON string for it; lone surrogates become \\uXXXX."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -529,15 +495,10 @@ static PyModuleDef_Slot ocijson_slots[] = {
 };
 
 static struct PyModuleDef ocijson_module = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "_ocijson",
-    .m_doc = "Strict JSON without Python's own json package.",
-    .m_methods = ocijson_methods,
-    .m_slots = ocijson_slots,
+    PyModuleDef_HEAD_INIT,        .m_name = "_ocijson",     .m_doc = "Strict JSON without Python's own json package.",
+    .m_methods = ocijson_methods, .m_slots = ocijson_slots,
 };
 
-PyMODINIT_FUNC
-PyInit__ocijson(void)
-{
+PyMODINIT_FUNC PyInit__ocijson(void) {
     return PyModuleDef_Init(&ocijson_module);
 }

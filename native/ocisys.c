@@ -24,17 +24,13 @@
 PyMODINIT_FUNC PyInit__ocisys(void);
 
 /* -1 and errno become OSError; everything else an int. */
-static PyObject *
-result_of(long result)
-{
+static PyObject *result_of(long result) {
     if (result < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     return PyLong_FromLong(result);
 }
 
-static PyObject *
-sys_pidfd_send_signal(PyObject *Py_UNUSED(module), PyObject *args)
-{
+static PyObject *sys_pidfd_send_signal(PyObject *Py_UNUSED(module), PyObject *args) {
     int pidfd, signum;
 
     if (!PyArg_ParseTuple(args, "ii:pidfd_send_signal", &pidfd, &signum))
@@ -44,9 +40,7 @@ sys_pidfd_send_signal(PyObject *Py_UNUSED(module), PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-sys_close_range(PyObject *Py_UNUSED(module), PyObject *args)
-{
+static PyObject *sys_close_range(PyObject *Py_UNUSED(module), PyObject *args) {
     unsigned int first, last, flags = 0;
 
     if (!PyArg_ParseTuple(args, "II|I:close_range", &first, &last, &flags))
@@ -56,9 +50,7 @@ sys_close_range(PyObject *Py_UNUSED(module), PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *
-sys_prctl(PyObject *Py_UNUSED(module), PyObject *args)
-{
+static PyObject *sys_prctl(PyObject *Py_UNUSED(module), PyObject *args) {
     int option;
     unsigned long arg2 = 0, arg3 = 0, arg4 = 0, arg5 = 0;
 
@@ -67,9 +59,7 @@ sys_prctl(PyObject *Py_UNUSED(module), PyObject *args)
     return result_of(prctl(option, arg2, arg3, arg4, arg5));
 }
 
-static PyObject *
-sys_reset_signals(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
-{
+static PyObject *sys_reset_signals(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
     sigset_t none;
 
     /* SIGKILL, SIGSTOP and libc's own two refuse; nothing else can. */
@@ -81,9 +71,7 @@ sys_reset_signals(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *
-sys_signalfd(PyObject *Py_UNUSED(module), PyObject *args)
-{
+static PyObject *sys_signalfd(PyObject *Py_UNUSED(module), PyObject *args) {
     PyObject *signums;
     sigset_t set;
     int fd;
@@ -116,8 +104,7 @@ static PyMethodDef ocisys_methods[] = {
      "pidfd_send_signal(pidfd, signum): pidfd_send_signal(2) with no siginfo; OSError."},
     {"close_range", sys_close_range, METH_VARARGS,
      "close_range(first, last, flags=0): close_range(2); flags 2 = unshare, 4 = cloexec; OSError."},
-    {"prctl", sys_prctl, METH_VARARGS,
-     "prctl(option, arg2=0, arg3=0, arg4=0, arg5=0) -> int: prctl(2); OSError."},
+    {"prctl", sys_prctl, METH_VARARGS, "prctl(option, arg2=0, arg3=0, arg4=0, arg5=0) -> int: prctl(2); OSError."},
     {"reset_signals", sys_reset_signals, METH_NOARGS,
      "reset_signals(): every disposition to its default (SIGPIPE ignored), empty signal mask."},
     {"signalfd", sys_signalfd, METH_VARARGS,
@@ -138,8 +125,6 @@ static struct PyModuleDef ocisys_module = {
     .m_slots = ocisys_slots,
 };
 
-PyMODINIT_FUNC
-PyInit__ocisys(void)
-{
+PyMODINIT_FUNC PyInit__ocisys(void) {
     return PyModuleDef_Init(&ocisys_module);
 }

@@ -17,9 +17,7 @@
 PyObject *_Py_get_importlib__bootstrap_toplevel(void);
 int __wrap__Py_Deepfreeze_Init(void);
 
-int
-__wrap__Py_Deepfreeze_Init(void)
-{
+int __wrap__Py_Deepfreeze_Init(void) {
     PyObject *code = _Py_get_importlib__bootstrap_toplevel();
     int result = _PyStaticCode_InternStrings((PyCodeObject *)code);
 
@@ -33,9 +31,7 @@ __wrap__Py_Deepfreeze_Init(void)
 void __real__PyGC_InitState(struct _gc_runtime_state *state);
 void __wrap__PyGC_InitState(struct _gc_runtime_state *state);
 
-void
-__wrap__PyGC_InitState(struct _gc_runtime_state *state)
-{
+void __wrap__PyGC_InitState(struct _gc_runtime_state *state) {
     __real__PyGC_InitState(state);
     state->enabled = 0;
 }

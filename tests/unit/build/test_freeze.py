@@ -1,0 +1,87 @@
+"""native/freeze.py: what it leaves out, and that nothing else changes."""
+
+from __future__ import annotations
+
+import marshal
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = '''"""Docstring."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from no.such import Thing
+
+LIMIT: int = 3
+"""What it says."""
+unset: Thing
+
+
+class Box:
+    """Docstring."""
+
+    size: Thing
+    __slots__ = ("value",)
+
+    def __init__(self, value: Thing, *more: Thing, key: Thing = None, **rest: Thing) -> None:
+        """Docstring."""
+        inner: Thing = value
+        self.value = inner
+        assert value is None
+
+
+def nested(outer: Thing) -> Thing:
+    def inside(x: Thing = 1) -> Thing:
+        return x + outer
+
+    if TYPE_CHECKING:
+        from no.such import Other
+    return inside()
+'''
+
+
+@pytest.fixture
+def frozen(repository: Path, tmp_path: Path) -> tuple[bytes, str]:
+    """The blob and the table made of a package with one module."""
+    package = tmp_path / "ociruntime"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "sample.py").write_text(SOURCE)
+    command = [sys.executable, "-IS", "-X", "no_debug_ranges", str(repository / "native/freeze.py")]
+    subprocess.run([*command, tmp_path, tmp_path, "ociruntime", "ociruntime.sample", "stat"], check=True)
+    return (tmp_path / "frozen.bin").read_bytes(), (tmp_path / "frozen_modules.h").read_text()
+
+
+def test_strips_what_nobody_reads(frozen: tuple[bytes, str]) -> None:
+    blob, table = frozen
+    rows = re.findall(r'FROZEN\("([\w.]+)", (\d+), (\d+), ([01])\)', table)
+    assert [(row[0], row[3]) for row in rows] == [("ociruntime", "1"), ("ociruntime.sample", "0"), ("stat", "0")]
+    offset, length = int(rows[1][1]), int(rows[1][2])
+    code = marshal.loads(blob[offset : offset + length])
+    assert code.co_filename == "ociruntime/sample.py"
+    for gone in (b"Thing", b"Docstring", b"__future__", b"no.such", b"What it says"):
+        assert gone not in blob
+    namespace: dict[str, object] = {"__name__": "sample"}
+    exec(code, namespace)
+    assert namespace["LIMIT"] == 3
+    assert "__annotations__" not in namespace
+    box = namespace["Box"](5)  # type: ignore[operator]  # the assertion is gone
+    assert box.value == 5
+    assert box.__slots__ == ("value",)
+    assert namespace["nested"](2) == 3  # type: ignore[operator]
+    assert namespace["nested"].__annotations__ == {}
+
+
+def test_names_a_missing_module(repository: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-IS", str(repository / "native/freeze.py"), tmp_path, tmp_path, "ociruntime.nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "freeze: no source for the hot module ociruntime.nothing"

@@ -1,0 +1,96 @@
+"""native/ocisys.c: each call does what its manual page says, in a child where it changes the process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+_ocisys = pytest.importorskip("_ocisys", reason="not built: make build")
+
+
+def child(code: str) -> str:
+    """What ``code`` prints in a Python of its own."""
+    path = os.path.dirname(_ocisys.__file__)
+    text = f"import os, signal, sys; sys.path.insert(0, {path!r}); import _ocisys\n{code}"
+    done = subprocess.run([sys.executable, "-IS", "-c", text], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_pidfd_send_signal() -> None:
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    pidfd = os.pidfd_open(pid)
+    try:
+        _ocisys.pidfd_send_signal(pidfd, 0)
+        _ocisys.pidfd_send_signal(pidfd, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            _ocisys.pidfd_send_signal(pidfd, 0)
+    finally:
+        os.close(pidfd)
+    with pytest.raises(OSError) as caught:
+        _ocisys.pidfd_send_signal(-1, 0)
+    assert caught.value.errno == errno.EBADF
+
+
+def test_close_range() -> None:
+    code = """
+a, b = os.pipe()
+os.set_inheritable(a, True)
+_ocisys.close_range(a, a, 4)
+print(os.get_inheritable(a))
+_ocisys.close_range(a, 0xffffffff)
+print(sorted(map(int, os.listdir('/proc/self/fd')))[:3])
+try: os.fstat(b)
+except OSError as e: print(e.errno)
+"""
+    assert child(code).split("\n") == ["False", "[0, 1, 2]", str(errno.EBADF)]
+    with pytest.raises(OSError) as caught:
+        _ocisys.close_range(5, 4)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_prctl() -> None:
+    assert child("_ocisys.prctl(36, 1); print(_ocisys.prctl(3), _ocisys.prctl(4, 0), _ocisys.prctl(3))") == "1 0 0"
+    with pytest.raises(OSError) as caught:
+        _ocisys.prctl(-1)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_reset_signals() -> None:
+    code = """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.signal(signal.SIGRTMAX, signal.SIG_IGN)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+_ocisys.reset_signals()
+for line in open('/proc/self/status'):
+    if line[:6] in ('SigBlk', 'SigIgn', 'SigCgt'): print(line.split()[1])
+"""
+    assert child(code).split() == ["0" * 16, f"{1 << (signal.SIGPIPE - 1):016x}", "0" * 16]
+
+
+def test_signalfd() -> None:
+    code = """
+fd = _ocisys.signalfd((signal.SIGTERM, signal.SIGCHLD))
+print(os.get_inheritable(fd), os.get_blocking(fd))
+try: os.read(fd, 128)
+except BlockingIOError: print('empty')
+os.kill(os.getpid(), signal.SIGTERM)
+data = os.read(fd, 1024)
+print(len(data), int.from_bytes(data[:4], sys.byteorder), sorted(signal.pthread_sigmask(0, ())))
+"""
+    lines = child(code).split("\n")
+    assert lines[:2] == ["False False", "empty"]
+    assert lines[2].startswith(f"128 {int(signal.SIGTERM)} [")
+    for wrong in ((0,), (65,), (-1,), (1 << 40,)):
+        with pytest.raises(ValueError, match="no such signal"):
+            _ocisys.signalfd(wrong)
+    with pytest.raises(TypeError):
+        _ocisys.signalfd([1])
+    with pytest.raises(TypeError):
+        _ocisys.signalfd(("x",))
