@@ -8,13 +8,13 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.spec import checks_ids, checks_linux, checks_mounts, checks_process, checks_seccomp
+from ociruntime.spec.context import Context, shown, step
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-from ociruntime.spec import checks_ids, checks_linux, checks_mounts, checks_process, checks_seccomp
-from ociruntime.spec.context import Context, shown, step
 
 SUPPORTED_MAJOR = "1"
 HOST_NAME_MAX = 64
@@ -61,7 +61,9 @@ def _is_plain(text: str) -> bool:
 
 def _is_identifier(text: str) -> bool:
     """Letters, digits and hyphens; a number without leading zero."""
-    return bool(text) and _is_label(text) and not (_is_plain(text) and text[0] == "0" and text != "0")
+    return (
+        bool(text) and _is_label(text) and not (_is_plain(text) and text[0] == "0" and text != "0")
+    )
 
 
 def root(spec: dict[str, Any], ctx: Context) -> None:
@@ -88,7 +90,9 @@ def host_names(spec: dict[str, Any], ctx: Context) -> None:
             )
         if len(value.encode("utf-8", "surrogateescape")) > HOST_NAME_MAX:
             ctx.error(
-                "name-too-long", f"/{name}", f"longer than {HOST_NAME_MAX} bytes (got {shown(value)})"
+                "name-too-long",
+                f"/{name}",
+                f"longer than {HOST_NAME_MAX} bytes (got {shown(value)})",
             )
 
 
@@ -108,10 +112,17 @@ def hooks(spec: dict[str, Any], ctx: Context) -> None:
             checks_process.environment(hook.get("env") or (), f"{pointer}/env", ctx)
 
 
-HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+HOOK_KINDS = (
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+)
 
 
-def annotations(spec: dict[str, Any], ctx: Context) -> None:
+def annotation_names(spec: dict[str, Any], ctx: Context) -> None:
     """config.md, "Annotations": keys are not empty."""
     if "" in (spec.get("annotations") or ()):
         ctx.error("annotation-key", f"/annotations/{step('')}", "empty annotation name")
@@ -124,7 +135,7 @@ CHECKS: tuple[Callable[[dict[str, Any], Context], None], ...] = (
     host_names,
     checks_mounts.check,
     hooks,
-    annotations,
+    annotation_names,
     checks_linux.namespaces,
     checks_ids.user_namespace,
     checks_ids.process_user,

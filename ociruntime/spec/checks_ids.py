@@ -5,12 +5,12 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.spec.context import UNMAPPABLE, Context
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
-
-from ociruntime.spec.context import UNMAPPABLE, Context
 
 MAX_EXTENTS = 340
 """Lines of a uid_map since Linux 4.15 (user_namespaces(7))."""
@@ -22,13 +22,17 @@ def mappings(entries: Sequence[dict[str, Any]], pointer: str, ctx: Context) -> N
     """What the kernel accepts as a map (user_namespaces(7)); never truncated to fit."""
     if len(entries) > MAX_EXTENTS:
         ctx.error(
-            "map-size", pointer, f"too many ranges (got {len(entries)}), the kernel takes {MAX_EXTENTS}"
+            "map-size",
+            pointer,
+            f"too many ranges (got {len(entries)}), the kernel takes {MAX_EXTENTS}",
         )
         return
     for index, entry in enumerate(entries):
         size = entry["size"]
         if not size:
-            ctx.error("map-range", f"{pointer}/{index}/size", "empty range (got 0), expected at least 1")
+            ctx.error(
+                "map-range", f"{pointer}/{index}/size", "empty range (got 0), expected at least 1"
+            )
         for name in ("containerID", "hostID"):
             if entry[name] + size > UNMAPPABLE:
                 ctx.error(
@@ -38,7 +42,8 @@ def mappings(entries: Sequence[dict[str, Any]], pointer: str, ctx: Context) -> N
                 )
     for name in ("containerID", "hostID"):
         ordered = sorted(range(len(entries)), key=lambda index: (entries[index][name], index))
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for position in range(1, len(ordered)):
+            before, after = ordered[position - 1], ordered[position]
             if entries[before][name] + entries[before]["size"] > entries[after][name]:
                 ctx.error(
                     "map-overlap",
@@ -96,6 +101,7 @@ def process_user(spec: dict[str, Any], ctx: Context) -> None:
     for name, pointer, number, what in used:
         entries = ctx.linux.get(name)
         if entries and not any(
-            entry["containerID"] <= number < entry["containerID"] + entry["size"] for entry in entries
+            entry["containerID"] <= number < entry["containerID"] + entry["size"]
+            for entry in entries
         ):
             ctx.error("id-unmapped", pointer, f"{what} {number} is not in linux.{name}")

@@ -5,12 +5,12 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.spec import sysctl
+from ociruntime.spec.context import Context, number_list, shown, step
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-from ociruntime.spec import sysctl
-from ociruntime.spec.context import Context, number_list, shown, step
 
 MAX_MAJOR = (1 << 12) - 1
 MAX_MINOR = (1 << 20) - 1
@@ -20,7 +20,7 @@ IFNAMSIZ = 16
 
 
 def namespaces(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Namespaces": each type once, paths absolute. An empty path is none, as Go programs write it."""
+    """Section "Namespaces": each type once, paths absolute. An empty path is none, as Go programs write it."""
     seen: dict[str, int] = {}
     for index, entry in enumerate(ctx.linux.get("namespaces") or ()):
         kind, path = entry["type"], entry.get("path")
@@ -40,12 +40,17 @@ def namespaces(spec: dict[str, Any], ctx: Context) -> None:
 
 
 def time_offsets(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Offset for Time Namespace": time_namespaces(7): before the first process enters, so not of a joined one."""
+    """Section "Offset for Time Namespace": set before the first process enters (time_namespaces(7)).
+
+    So a namespace that is joined cannot have them.
+    """
     offsets = ctx.linux.get("timeOffsets")
     if not offsets:
         return
     if ctx.namespaces.get("time") != "":
-        what = "a time namespace joined by path" if "time" in ctx.namespaces else "no time namespace"
+        what = (
+            "a time namespace joined by path" if "time" in ctx.namespaces else "no time namespace"
+        )
         ctx.error(
             "time-offsets",
             "/linux/timeOffsets",
@@ -63,18 +68,22 @@ def time_offsets(spec: dict[str, Any], ctx: Context) -> None:
 
 
 def devices(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Devices": absolute paths; major and minor unless it is a fifo. fileMode with type bits is what podman sends."""
+    """Section "Devices": absolute paths; major and minor unless it is a fifo. Podman sends fileMode with type bits."""
     for index, device in enumerate(ctx.linux.get("devices") or ()):
         pointer = f"/linux/devices/{index}"
         if device["path"][:1] != "/":
             ctx.error(
-                "device-path", f"{pointer}/path", f"not an absolute path (got {shown(device['path'])})"
+                "device-path",
+                f"{pointer}/path",
+                f"not an absolute path (got {shown(device['path'])})",
             )
         if device["type"] != "p":
             for name, most in (("major", MAX_MAJOR), ("minor", MAX_MINOR)):
                 number = device.get(name)
                 if number is None:
-                    ctx.error("device-number", f"{pointer}/{name}", f"missing, expected 0 to {most}")
+                    ctx.error(
+                        "device-number", f"{pointer}/{name}", f"missing, expected 0 to {most}"
+                    )
                 elif not 0 <= number <= most:
                     ctx.error(
                         "device-number",
@@ -91,7 +100,7 @@ def devices(spec: dict[str, Any], ctx: Context) -> None:
 
 
 def net_devices(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Network devices": moved into the container's own network namespace."""
+    """Section "Network devices": moved into the container's own network namespace."""
     wanted = ctx.linux.get("netDevices")
     if not wanted:
         return
@@ -106,7 +115,9 @@ def net_devices(spec: dict[str, Any], ctx: Context) -> None:
     for name, device in wanted.items():
         pointer = f"/linux/netDevices/{step(name)}"
         if not _is_interface(name):
-            ctx.error("net-device", pointer, f"not the name of a network device (got {shown(name)})")
+            ctx.error(
+                "net-device", pointer, f"not the name of a network device (got {shown(name)})"
+            )
         new = device.get("name")
         if new and not _is_interface(new):
             ctx.error(
@@ -134,7 +145,7 @@ def _is_interface(name: str) -> bool:
 
 
 def cgroups_path(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Cgroups Path": a path within the hierarchy, or slice:prefix:name."""
+    """Section "Cgroups Path": a path within the hierarchy, or slice:prefix:name."""
     path = ctx.linux.get("cgroupsPath")
     if path and (".." in path.split("/") or "\n" in path):
         ctx.error(
@@ -165,7 +176,9 @@ def check_resources(found: dict[str, Any], pointer: str, ctx: Context) -> None:
     for name, limits in (found.get("rdma") or {}).items():
         if "hcaHandles" not in limits and "hcaObjects" not in limits:
             ctx.error(
-                "rdma-limits", f"{pointer}/rdma/{step(name)}", "expected hcaHandles, hcaObjects or both"
+                "rdma-limits",
+                f"{pointer}/rdma/{step(name)}",
+                "expected hcaHandles, hcaObjects or both",
             )
     for name in found.get("unified") or ():
         if not name or "/" in name or name in (".", ".."):
@@ -177,15 +190,19 @@ def check_resources(found: dict[str, Any], pointer: str, ctx: Context) -> None:
 
 
 def _device_rule(rule: dict[str, Any], pointer: str, ctx: Context) -> None:
-    """ "Allowed Device list"; a rule without type, or with an empty one, is for all."""
+    """Section "Allowed Device list"; a rule without type, or with an empty one, is for all."""
     if rule.get("type", "a") not in ("", "a", "b", "c"):
         ctx.error(
-            "device-rule", f"{pointer}/type", f"unknown device type (got {shown(rule['type'])}), expected a, b or c"
+            "device-rule",
+            f"{pointer}/type",
+            f"unknown device type (got {shown(rule['type'])}), expected a, b or c",
         )
     access = rule.get("access") or ""
     if access.strip("rwm"):
         ctx.error(
-            "device-rule", f"{pointer}/access", f"unknown access (got {shown(access)}), expected letters of rwm"
+            "device-rule",
+            f"{pointer}/access",
+            f"unknown access (got {shown(access)}), expected letters of rwm",
         )
     for name in ("major", "minor"):
         if rule.get(name, -1) < -1:
@@ -197,7 +214,7 @@ def _device_rule(rule: dict[str, Any], pointer: str, ctx: Context) -> None:
 
 
 def sysctls(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Sysctl": only what belongs to a namespace of the container, and one parameter per entry (CVE-2022-0811)."""
+    """Section "Sysctl": only what belongs to a namespace of the container, one parameter per entry (CVE-2022-0811)."""
     for name, value in (ctx.linux.get("sysctl") or {}).items():
         pointer = f"/linux/sysctl/{step(name)}"
         try:
@@ -220,7 +237,9 @@ def sysctls(spec: dict[str, Any], ctx: Context) -> None:
             )
         elif kind is None:
             ctx.error(
-                "sysctl-namespace", pointer, f"sysctl {shown(name)} is not in a separate kernel namespace"
+                "sysctl-namespace",
+                pointer,
+                f"sysctl {shown(name)} is not in a separate kernel namespace",
             )
         elif kind not in ctx.namespaces:
             ctx.error(
@@ -232,7 +251,7 @@ def sysctls(spec: dict[str, Any], ctx: Context) -> None:
 
 
 def restricted_paths(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Masked Paths", "Readonly Paths": absolute, and in a mount namespace of the container."""
+    """Section "Masked Paths", "Readonly Paths": absolute, and in a mount namespace of the container."""
     for name in ("maskedPaths", "readonlyPaths"):
         paths = ctx.linux.get(name)
         if not paths:
@@ -247,12 +266,14 @@ def restricted_paths(spec: dict[str, Any], ctx: Context) -> None:
         for index, path in enumerate(paths):
             if path[:1] != "/":
                 ctx.error(
-                    "restricted-path", f"/linux/{name}/{index}", f"not an absolute path (got {shown(path)})"
+                    "restricted-path",
+                    f"/linux/{name}/{index}",
+                    f"not an absolute path (got {shown(path)})",
                 )
 
 
 def propagation(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Rootfs Mount Propagation" has four words; engines send the recursive ones too."""
+    """Section "Rootfs Mount Propagation" has four words; engines send the recursive ones too."""
     word = ctx.linux.get("rootfsPropagation")
     if ctx.strict and word not in (None, "private", "shared", "slave", "unbindable"):
         ctx.error(
@@ -263,7 +284,7 @@ def propagation(spec: dict[str, Any], ctx: Context) -> None:
 
 
 def personality(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Personality": the domain is required; no flag is supported, and unsupported ones are an error."""
+    """Section "Personality": the domain is required; no flag is supported, and unsupported ones are an error."""
     found = ctx.linux.get("personality")
     if found is None:
         return
@@ -278,7 +299,7 @@ def personality(spec: dict[str, Any], ctx: Context) -> None:
 
 
 def memory_policy(spec: dict[str, Any], ctx: Context) -> None:
-    """ "Memory policy", with the rules of set_mempolicy(2) on each mode's nodes and flags."""
+    """Section "Memory policy", with the rules of set_mempolicy(2) on each mode's nodes and flags."""
     policy = ctx.linux.get("memoryPolicy")
     if policy is None:
         return
@@ -296,17 +317,23 @@ def memory_policy(spec: dict[str, Any], ctx: Context) -> None:
             f'malformed list of nodes (got {shown(nodes)}), expected one such as "0-3,7"',
         )
     elif ranges and mode in ("MPOL_DEFAULT", "MPOL_LOCAL"):
-        ctx.error("memory-policy", f"{pointer}/nodes", f"{mode} takes no nodes (got {shown(nodes)})")
+        ctx.error(
+            "memory-policy", f"{pointer}/nodes", f"{mode} takes no nodes (got {shown(nodes)})"
+        )
     elif not ranges and mode not in ("MPOL_DEFAULT", "MPOL_LOCAL", "MPOL_PREFERRED"):
         ctx.error("memory-policy", f"{pointer}/nodes", f"missing, {mode} needs nodes")
     static, relative = "MPOL_F_STATIC_NODES" in flags, "MPOL_F_RELATIVE_NODES" in flags
     if static and relative:
         ctx.error(
-            "memory-policy", f"{pointer}/flags", "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other"
+            "memory-policy",
+            f"{pointer}/flags",
+            "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other",
         )
     if (static or relative) and ranges == [] and mode in ("MPOL_LOCAL", "MPOL_PREFERRED"):
         ctx.error(
-            "memory-policy", f"{pointer}/flags", f"{mode} without nodes takes no flag on nodes (got {shown(flags)})"
+            "memory-policy",
+            f"{pointer}/flags",
+            f"{mode} without nodes takes no flag on nodes (got {shown(flags)})",
         )
     if "MPOL_F_NUMA_BALANCING" in flags and mode not in ("MPOL_BIND", "MPOL_PREFERRED_MANY"):
         ctx.error(
@@ -317,7 +344,7 @@ def memory_policy(spec: dict[str, Any], ctx: Context) -> None:
 
 
 def intel_rdt(spec: dict[str, Any], ctx: Context) -> None:
-    """ "IntelRdt": a class of service is one directory; its schemata are lines."""
+    """Section "IntelRdt": a class of service is one directory; its schemata are lines."""
     rdt = ctx.linux.get("intelRdt")
     if rdt is None:
         return
@@ -331,9 +358,13 @@ def intel_rdt(spec: dict[str, Any], ctx: Context) -> None:
         )
     l3_cache = rdt.get("l3CacheSchema")
     if l3_cache and "\n" in l3_cache:
-        ctx.error("intel-rdt", f"{pointer}/l3CacheSchema", f"more than one line (got {shown(l3_cache)})")
+        ctx.error(
+            "intel-rdt", f"{pointer}/l3CacheSchema", f"more than one line (got {shown(l3_cache)})"
+        )
     for index, line in enumerate(rdt.get("schemata") or ()):
         if "\n" in line:
             ctx.error(
-                "intel-rdt", f"{pointer}/schemata/{index}", f"more than one line (got {shown(line)})"
+                "intel-rdt",
+                f"{pointer}/schemata/{index}",
+                f"more than one line (got {shown(line)})",
             )

@@ -5,12 +5,12 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.spec.checks_ids import mappings
+from ociruntime.spec.context import Context, shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-from ociruntime.spec.checks_ids import mappings
-from ociruntime.spec.context import Context, shown
 
 BELOW_PROC = frozenset(
     {
@@ -38,7 +38,12 @@ def check(spec: dict[str, Any], ctx: Context) -> None:
         _destination(mount, bind, pointer, ctx)
         if bind and not mount.get("source") and "remount" not in options:
             ctx.error("bind-source", f"{pointer}/source", "missing source of a bind mount")
-        if "uidMappings" in mount or "gidMappings" in mount or "idmap" in options or "ridmap" in options:
+        if (
+            "uidMappings" in mount
+            or "gidMappings" in mount
+            or "idmap" in options
+            or "ridmap" in options
+        ):
             _idmap(mount, pointer, ctx)
 
 

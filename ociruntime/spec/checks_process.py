@@ -5,12 +5,12 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.spec.context import UNMAPPABLE, Context, number_list, shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
-
-from ociruntime.spec.context import UNMAPPABLE, Context, number_list, shown
 
 RLIMITS = frozenset(
     {
@@ -35,14 +35,49 @@ RLIMITS = frozenset(
 """setrlimit(2)."""
 
 CAPABILITIES = frozenset(
-    "CAP_" + name
-    for name in (
-        "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE "
-        "DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE "
-        "MKNOD NET_ADMIN NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG "
-        "SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE "
-        "SYS_TIME SYS_TTY_CONFIG WAKE_ALARM"
-    ).split()
+    {
+        "CAP_AUDIT_CONTROL",
+        "CAP_AUDIT_READ",
+        "CAP_AUDIT_WRITE",
+        "CAP_BLOCK_SUSPEND",
+        "CAP_BPF",
+        "CAP_CHECKPOINT_RESTORE",
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_DAC_READ_SEARCH",
+        "CAP_FOWNER",
+        "CAP_FSETID",
+        "CAP_IPC_LOCK",
+        "CAP_IPC_OWNER",
+        "CAP_KILL",
+        "CAP_LEASE",
+        "CAP_LINUX_IMMUTABLE",
+        "CAP_MAC_ADMIN",
+        "CAP_MAC_OVERRIDE",
+        "CAP_MKNOD",
+        "CAP_NET_ADMIN",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_NET_BROADCAST",
+        "CAP_NET_RAW",
+        "CAP_PERFMON",
+        "CAP_SETFCAP",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYSLOG",
+        "CAP_SYS_ADMIN",
+        "CAP_SYS_BOOT",
+        "CAP_SYS_CHROOT",
+        "CAP_SYS_MODULE",
+        "CAP_SYS_NICE",
+        "CAP_SYS_PACCT",
+        "CAP_SYS_PTRACE",
+        "CAP_SYS_RAWIO",
+        "CAP_SYS_RESOURCE",
+        "CAP_SYS_TIME",
+        "CAP_SYS_TTY_CONFIG",
+        "CAP_WAKE_ALARM",
+    }
 )
 """capabilities(7), up to Linux 6.12."""
 
@@ -59,7 +94,9 @@ def check_process(process: dict[str, Any], pointer: str, ctx: Context) -> None:
     if not process.get("args"):
         ctx.error("args-required", f"{pointer}/args", "args must not be empty")
     if process["cwd"][:1] != "/":
-        ctx.error("cwd-absolute", f"{pointer}/cwd", f"not an absolute path (got {shown(process['cwd'])})")
+        ctx.error(
+            "cwd-absolute", f"{pointer}/cwd", f"not an absolute path (got {shown(process['cwd'])})"
+        )
     environment(process.get("env") or (), f"{pointer}/env", ctx)
     _user(process.get("user"), f"{pointer}/user", ctx)
     _rlimits(process.get("rlimits") or (), f"{pointer}/rlimits", ctx)
@@ -91,7 +128,10 @@ def _user(user: dict[str, Any] | None, pointer: str, ctx: Context) -> None:
     """config.md, "User": uid and gid are required; a missing one must not mean root."""
     if user is None:
         ctx.error(
-            "user-required", pointer, "missing, expected uid and gid", 'add {"uid": 0, "gid": 0} for root'
+            "user-required",
+            pointer,
+            "missing, expected uid and gid",
+            'add {"uid": 0, "gid": 0} for root',
         )
         return
     for name in ("uid", "gid"):
@@ -121,9 +161,15 @@ def _rlimits(rlimits: Sequence[dict[str, Any]], pointer: str, ctx: Context) -> N
     for index, entry in enumerate(rlimits):
         kind = entry["type"]
         if kind not in RLIMITS:
-            ctx.error("rlimit-type", f"{pointer}/{index}/type", f"unknown resource limit (got {shown(kind)})")
+            ctx.error(
+                "rlimit-type",
+                f"{pointer}/{index}/type",
+                f"unknown resource limit (got {shown(kind)})",
+            )
         elif kind in seen:
-            ctx.error("rlimit-duplicate", f"{pointer}/{index}/type", f"duplicate resource limit {kind}")
+            ctx.error(
+                "rlimit-duplicate", f"{pointer}/{index}/type", f"duplicate resource limit {kind}"
+            )
         seen.add(kind)
         if entry["soft"] > entry["hard"]:
             ctx.error(
@@ -139,7 +185,9 @@ def _capabilities(sets: dict[str, Any], pointer: str, ctx: Context) -> None:
         if name in ("bounding", "effective", "inheritable", "permitted", "ambient"):
             for unknown in CAPABILITIES.symmetric_difference(capabilities).difference(CAPABILITIES):
                 index = capabilities.index(unknown)
-                ctx.warn(f"{pointer}/{name}/{index}", f"unknown capability {shown(unknown)}, ignored")
+                ctx.warn(
+                    f"{pointer}/{name}/{index}", f"unknown capability {shown(unknown)}, ignored"
+                )
 
 
 def _numbers(process: dict[str, Any], pointer: str, ctx: Context) -> None:
@@ -177,9 +225,7 @@ def _scheduler(scheduler: dict[str, Any], pointer: str, ctx: Context) -> None:
     nice, priority = scheduler.get("nice", 0), scheduler.get("priority", 0)
     real_time = policy in ("SCHED_FIFO", "SCHED_RR")
     if nice and policy in ("SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE") and not -20 <= nice <= 19:
-        ctx.error(
-            "scheduler", f"{pointer}/nice", f"out of range (got {nice}), expected -20 to 19"
-        )
+        ctx.error("scheduler", f"{pointer}/nice", f"out of range (got {nice}), expected -20 to 19")
     if real_time and not 1 <= priority <= 99:
         ctx.error(
             "scheduler",
@@ -192,7 +238,9 @@ def _scheduler(scheduler: dict[str, Any], pointer: str, ctx: Context) -> None:
             f"{pointer}/priority",
             f"only for SCHED_FIFO and SCHED_RR (got {priority} with {policy})",
         )
-    runtime, deadline, period = (scheduler.get(name, 0) for name in ("runtime", "deadline", "period"))
+    runtime, deadline, period = (
+        scheduler.get(name, 0) for name in ("runtime", "deadline", "period")
+    )
     if policy != "SCHED_DEADLINE":
         for name in ("runtime", "deadline", "period"):
             if scheduler.get(name):

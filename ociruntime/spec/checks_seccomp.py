@@ -5,11 +5,11 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.spec.context import Context, shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-from ociruntime.spec.context import Context, shown
 
 MAX_ERRNO = 4095
 """The kernel caps what a filter returns as errno there (seccomp(2))."""
@@ -65,5 +65,7 @@ def _errno(rule: dict[str, Any], name: str, action: str, pointer: str, ctx: Cont
     most = MAX_ERRNO if action == "SCMP_ACT_ERRNO" else MAX_TRACE
     if value > most:
         ctx.error(
-            "seccomp-errno", f"{pointer}/{name}", f"out of range (got {value}), expected at most {most}"
+            "seccomp-errno",
+            f"{pointer}/{name}",
+            f"out of range (got {value}), expected at most {most}",
         )

@@ -131,7 +131,9 @@ class _Generator:
                 lines.append(_reject(f"not ({MATCHERS[value]})"))
             elif key == "minimum":
                 high = node.get("maximum")
-                lines.append(_reject(f"v < {value}" if high is None else f"not {value} <= v <= {high}"))
+                lines.append(
+                    _reject(f"v < {value}" if high is None else f"not {value} <= v <= {high}")
+                )
             elif key not in ("type", "maximum") or (key == "maximum" and "minimum" not in node):
                 raise ValueError(f"cannot compile the keyword {key}")
         return lines

@@ -5,12 +5,12 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime import errors
+from ociruntime.spec.json_reader import dumps
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-from ociruntime import errors
-from ociruntime.spec.json_reader import dumps
 
 UNMAPPABLE = 0xFFFFFFFF
 """(uid_t) -1: no id, but "leave as it is" to the kernel."""

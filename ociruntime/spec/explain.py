@@ -13,7 +13,7 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import jsonschema
 from jsonschema.exceptions import ValidationError
@@ -45,7 +45,7 @@ def _pattern(validator: Any, pattern: str, value: Any, _: Any) -> Iterator[Valid
 
 
 _Base = jsonschema.Draft202012Validator
-_Authority = jsonschema.validators.extend(
+_Authority = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     _Base,
     {"pattern": _pattern},
     type_checker=_Base.TYPE_CHECKER.redefine(
@@ -91,30 +91,81 @@ def explain(
 
 
 def _checked(document: Any, kind: str, strict: bool, malformed: set[str]) -> list[Problem]:
-    """What the checks find; where the schema has found something already, they stay silent."""
-    if kind not in ("config", "process", "resources") or not isinstance(document, dict):
+    """What the checks find in the part of the document that the schema accepts."""
+    if kind not in ("config", "process", "resources"):
         return []
-    try:
-        ctx = Context(document if kind == "config" else {}, strict)
-    except (TypeError, AttributeError, KeyError):  # linux.namespaces is malformed
+    part = _Part(malformed)
+    sound = part.of(document, schema(SCHEMAS[kind]), "", "")
+    if sound is None:
         return []
-    for check in CHECKS if kind == "config" else (check_process if kind == "process" else check_resources,):
-        try:
-            if kind == "config":
-                check(document, ctx)  # type: ignore[call-arg, arg-type]
-            else:
-                check(document, "", ctx)  # type: ignore[call-arg, arg-type]
-        except (TypeError, AttributeError, KeyError, ValueError, IndexError):
-            if not malformed:
-                raise
-    return [
-        problem
-        for problem in ctx.problems
-        if not any(
-            f"{problem.pointer}/".startswith(f"{at}/") or f"{at}/".startswith(f"{problem.pointer}/")
-            for at in malformed
+    if kind == "config":
+        ctx = Context(sound, strict)
+        for check in CHECKS:
+            check(sound, ctx)
+    else:
+        ctx = Context({}, strict)
+        (check_process if kind == "process" else check_resources)(sound, "", ctx)
+    found = []
+    for problem in ctx.problems:
+        problem.pointer = part.original(problem.pointer)
+        # A value that was left out is no second error, and an entry of namespaces may be one that is missed elsewhere.
+        missed = any(f"{at}/".startswith(f"{problem.pointer}/") for at in malformed)
+        follows = "namespace" in problem.message and any(
+            "/linux/namespaces" in at for at in malformed
         )
-    ]
+        if not missed and not follows:
+            found.append(problem)
+    return found
+
+
+class _Part:
+    """The valid part of a document: without what is malformed, and without objects that lack something for it."""
+
+    FILLED: Final = {"": {"ociVersion": "1.0.0"}, "/process": {"cwd": "/"}, "/root": {"path": "/"}}
+    """What stands in for missing properties of objects whose other properties are worth a look."""
+
+    def __init__(self, malformed: set[str]) -> None:
+        self.malformed = malformed
+        self.indices: dict[
+            str, list[int]
+        ] = {}  # pointer of an array in the part → indices in the document
+
+    def of(self, value: Any, node: dict[str, Any], pointer: str, place: str) -> Any:
+        """The valid part of ``value`` (None when there is none), at ``pointer`` in the document and ``place`` here."""
+        if pointer in self.malformed:
+            return None
+        if isinstance(value, list):
+            kept: list[Any] = []
+            indices = self.indices[place] = []
+            for index, item in enumerate(value):
+                sound = self.of(
+                    item, node.get("items", {}), f"{pointer}/{index}", f"{place}/{len(kept)}"
+                )
+                if sound is not None:
+                    kept.append(sound)
+                    indices.append(index)
+            return kept
+        if not isinstance(value, dict):
+            return value
+        known, others = node.get("properties", {}), node.get("additionalProperties", {})
+        result = dict(self.FILLED.get(pointer, {}))
+        for name, item in value.items():
+            step = f"/{escape(name)}"
+            sound = self.of(item, known.get(name, others), pointer + step, place + step)
+            if sound is not None:
+                result[name] = sound
+        return result if all(name in result for name in node.get("required", ())) else None
+
+    def original(self, place: str) -> str:
+        """The pointer in the document for one in the part."""
+        here = pointer = ""
+        for name in place.split("/")[1:]:
+            indices = self.indices.get(here)
+            here += f"/{name}"
+            pointer += (
+                f"/{indices[int(name)]}" if indices is not None and name.isdecimal() else f"/{name}"
+            )
+        return pointer
 
 
 def _problem(error: ValidationError) -> Problem:
@@ -125,7 +176,9 @@ def _problem(error: ValidationError) -> Problem:
     keyword = str(error.validator)
     if keyword == "required":
         # jsonschema names the property only in its message; each missing one is an error of its own
-        name = next(name for name in node["required"] if name not in value and repr(name) in error.message)
+        name = next(
+            name for name in node["required"] if name not in value and repr(name) in error.message
+        )
         expected = node["properties"].get(name, {}).get("description")
         near = _near(name, [key for key in value if key not in node["properties"]])
         return Problem(
@@ -148,7 +201,9 @@ def _problem(error: ValidationError) -> Problem:
         what = "too short"
     else:
         what = "out of range"
-    return Problem("schema", pointer, f"{what} (got {shown(value)}), expected {_expected(node)}", hint)
+    return Problem(
+        "schema", pointer, f"{what} (got {shown(value)}), expected {_expected(node)}", hint
+    )
 
 
 _ARTICLES = {
@@ -177,7 +232,12 @@ def _type_hint(wanted: str, value: Any) -> str | None:
         return "leave the property out instead"
     if wanted == "integer" and isinstance(value, str) and re.fullmatch(r"-?[0-9]+", value):
         return f"write {value} without quotes"
-    if wanted == "integer" and isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+    if (
+        wanted == "integer"
+        and isinstance(value, float)
+        and value.is_integer()
+        and abs(value) < 1e15
+    ):
         return f"write {int(value)}"
     if wanted == "boolean" and value in ("true", "false"):
         return f"write {value} without quotes"
@@ -213,4 +273,7 @@ def _unknown(value: Any, node: dict[str, Any], pointer: str) -> Iterator[tuple[s
             elif name in known:
                 yield from _unknown(item, known[name], below)
             else:
-                yield below, _near(name, [candidate for candidate in known if candidate not in value])
+                yield (
+                    below,
+                    _near(name, [candidate for candidate in known if candidate not in value]),
+                )

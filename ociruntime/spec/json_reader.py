@@ -12,26 +12,26 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime import errors
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-from ociruntime import errors
-
 try:
-    import _ocijson  # type: ignore[import-not-found]
+    import _ocijson as _c
 except ImportError:
-    _ocijson = None
     try:
         from _json import encode_basestring, encode_basestring_ascii, make_scanner
-    except ImportError:  # an interpreter without its accelerator: only the full one, which has the slow forms
-        from json.encoder import (  # type: ignore[no-redef]
-            py_encode_basestring as encode_basestring,
+    except ImportError:
+        from ociruntime.spec.json_fallback import (  # type: ignore[assignment]
+            encode_basestring,
+            encode_basestring_ascii,
+            make_scanner,
         )
-        from json.encoder import (
-            py_encode_basestring_ascii as encode_basestring_ascii,
-        )
-        from json.scanner import py_make_scanner as make_scanner
+    _ocijson: Any = None
+else:
+    _ocijson = _c
 
 MAX_DEPTH = 128
 MAX_SIZE = 64 << 20
@@ -58,7 +58,7 @@ def loads(data: bytes, name: str = "config.json") -> Any:
             return _ocijson.loads(data, MAX_DEPTH)
         except ValueError as exc:
             message, offset = exc.args
-    _fail(data, name, message, offset)
+    return _fail(data, name, message, offset)
 
 
 def _fail(data: bytes, name: str, message: str, offset: int) -> NoReturn:

@@ -22,11 +22,7 @@ class _Malformed(Exception):
 
 def syntax_error(data: bytes) -> tuple[str, int] | None:
     """The first thing wrong with the JSON text as (message, byte offset), or None."""
-    try:
-        _Scanner(data).document()
-    except _Malformed as exc:
-        return exc.message, exc.offset
-    return None
+    return _Scanner(data).error()
 
 
 def positions(data: bytes) -> dict[str, int]:
@@ -35,10 +31,7 @@ def positions(data: bytes) -> dict[str, int]:
     Where the text is malformed: what comes before the error.
     """
     scanner = _Scanner(data)
-    try:
-        scanner.document()
-    except _Malformed:
-        pass
+    scanner.error()
     return scanner.positions
 
 
@@ -103,6 +96,14 @@ class _Scanner:
             at += 1
         self.at = at
         return data[at] if at < len(data) else -1
+
+    def error(self) -> tuple[str, int] | None:
+        """Scan the whole text."""
+        try:
+            self.document()
+        except _Malformed as exc:
+            return exc.message, exc.offset
+        return None
 
     def document(self) -> None:
         if self.data.startswith(b"\xef\xbb\xbf"):

@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any
 
-ANNOTATIONS = frozenset({"$schema", "$defs", "title", "description"})
+ANNOTATIONS = frozenset({"title", "description"})
 
 
 def schema_dir() -> str:
@@ -57,4 +57,7 @@ def _resolve(node: Any, file: str) -> Any:
             raise ValueError(f"{file}: keywords beside $ref {node['$ref']}: {sorted(beside)}")
         target = node["$ref"]
         return {**schema(file + target if target.startswith("#") else target), **beside}
-    return {key: _resolve(value, file) for key, value in node.items() if key != "$defs"}
+    # "$schema" inside a document would make jsonschema change to its own validator class there.
+    return {
+        key: _resolve(value, file) for key, value in node.items() if key not in ("$defs", "$schema")
+    }

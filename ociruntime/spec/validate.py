@@ -9,11 +9,6 @@ Hot module.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, NoReturn
-
 from ociruntime import errors
 from ociruntime.spec import _validator
 from ociruntime.spec.checks import CHECKS
@@ -21,6 +16,11 @@ from ociruntime.spec.checks_linux import check_resources
 from ociruntime.spec.checks_process import check_process
 from ociruntime.spec.context import Context
 from ociruntime.spec.json_reader import loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 
 def load_config(
@@ -100,7 +100,9 @@ def _refuse(kind: str, data: bytes, filename: str, strict: bool) -> NoReturn:
         raise errors.NeedFullPython from exc
     problems = explain.explain(data, filename, kind=kind, strict=strict)
     if not problems:  # the two validators disagree: a stale _validator.py
-        raise errors.Error(f"{filename}: refused by the compiled schema alone: build ociruntime again")
+        raise errors.Error(
+            f"{filename}: refused by the compiled schema alone: build ociruntime again"
+        )
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise errors.ConfigError(render(filename, problems[0]) + more, problems)
 
