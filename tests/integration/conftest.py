@@ -82,8 +82,7 @@ def rt(place: Path, request: pytest.FixtureRequest) -> Iterator[Runtime]:
     yield runtime
     runtime.clean()
     leaks = snapshot.leaks()
-    if leaks:
-        snapshot.sweep()
+    snapshot.sweep()
     excused = [m for m in request.node.iter_markers("leaks") if m.args[0] == runtime.kind]
     if excused:
         assert leaks, f"{runtime.kind} was expected to leave something: {excused[0].args[1]}"

@@ -82,10 +82,13 @@ def _hierarchy(controller: str) -> int:
 
 
 def cgroups(word: str) -> list[Path]:
-    """Every cgroup directory whose path contains `word`, deepest first."""
+    """Every cgroup directory whose path contains `word`, deepest first.
+
+    A parent that is called exactly so was asked for by cgroupsPath: it is the caller's.
+    """
     found = []
     for top, _, _ in os.walk(CGROUP_ROOT):
-        if word in top[len(str(CGROUP_ROOT)) :]:
+        if word in top[len(str(CGROUP_ROOT)) :] and not top.endswith(f"/{word}"):
             found.append(Path(top))
     return sorted(found, key=lambda p: len(p.parts), reverse=True)
 

@@ -1,0 +1,654 @@
+"""Mounts: every option set and cleared, propagation, recursion, odd targets, the root itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.harness import Bundle, Runtime, by_kind, poll
+
+pytestmark = pytest.mark.root
+
+
+class Mount:
+    """A line of the container's mountinfo."""
+
+    def __init__(self, line: str) -> None:
+        left, _, right = line.partition(" - ")
+        words = left.split()
+        self.root, self.target = words[3], words[4]
+        self.options = set(words[5].split(","))
+        self.tags = words[6:]
+        self.kind, self.source, self.super = (right.split() + ["", ""])[:3]
+
+
+def mount_table(rt: Runtime, bundle: Bundle) -> dict[str, Mount]:
+    """Target -> mount (the topmost) in a container of this bundle."""
+    lines = rt.run(bundle.args("mounts")).ok().lines
+    return {mount.target: mount for mount in map(Mount, lines)}
+
+
+def volume(bundle: Bundle, name: str = "volume") -> Path:
+    path = bundle.path / name
+    path.mkdir()
+    (path / "file").write_text("content\n")
+    return path
+
+
+# (options, words that must be in mountinfo's options, words that must not)
+OPTIONS: list[tuple[str, set[str], set[str]]] = [
+    ("ro", {"ro"}, {"rw"}),
+    ("rw", {"rw"}, {"ro"}),
+    ("ro,rw", {"rw"}, {"ro"}),
+    ("nosuid", {"nosuid"}, set()),
+    ("nosuid,suid", set(), {"nosuid"}),
+    ("nodev", {"nodev"}, set()),
+    ("nodev,dev", set(), {"nodev"}),
+    ("noexec", {"noexec"}, set()),
+    ("noexec,exec", set(), {"noexec"}),
+    ("noatime", {"noatime"}, {"relatime"}),
+    ("noatime,atime", {"relatime"}, {"noatime"}),
+    ("nodiratime", {"nodiratime"}, set()),
+    ("nodiratime,diratime", set(), {"nodiratime"}),
+    ("relatime", {"relatime"}, set()),
+    ("strictatime", set(), {"relatime", "noatime"}),
+    ("nosuid,nodev,noexec,ro", {"nosuid", "nodev", "noexec", "ro"}, set()),
+    ("async", {"rw"}, {"sync"}),
+    ("private", {"rw"}, set()),
+]
+
+
+def option_cases() -> list[Any]:
+    """The table with the peers' known differences."""
+    crun = pytest.mark.known("crun", "1.8.1 does not clear an option set before")
+    return [
+        pytest.param(*row, id=row[0], marks=[crun] if "," in row[0] and row[2] else [])
+        for row in OPTIONS
+    ]
+
+
+@pytest.mark.parametrize(("options", "present", "absent"), option_cases())
+def test_option_of_a_new_file_system(
+    rt: Runtime, bundle: Bundle, options: str, present: set[str], absent: set[str]
+) -> None:
+    bundle.mount("/mnt", "tmpfs", "tmpfs", *options.split(","))
+    mount = mount_table(rt, bundle)["/mnt"]
+    assert mount.kind == "tmpfs"
+    assert present <= mount.options, mount.options
+    assert not absent & mount.options, mount.options
+
+
+@pytest.mark.parametrize(("options", "present", "absent"), option_cases())
+def test_option_of_a_bind_mount(
+    rt: Runtime, bundle: Bundle, options: str, present: set[str], absent: set[str]
+) -> None:
+    bundle.mount("/mnt", "bind", str(volume(bundle)), "bind", *options.split(","))
+    mount = mount_table(rt, bundle)["/mnt"]
+    assert present <= mount.options, mount.options
+    assert not absent & mount.options, mount.options
+
+
+@pytest.mark.known("runc", "1.1.5 passes it on as data: EINVAL")
+def test_defaults(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "tmpfs", "tmpfs", "defaults")
+    assert not {"ro", "nosuid", "nodev", "noexec"} & mount_table(rt, bundle)["/mnt"].options
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [("sync", "sync"), ("dirsync", "dirsync"), ("size=64k", "size=64k"), ("mode=700", "mode=700")],
+)
+def test_option_of_the_superblock(rt: Runtime, bundle: Bundle, options: str, word: str) -> None:
+    bundle.mount("/mnt", "tmpfs", "tmpfs", options)
+    assert word in mount_table(rt, bundle)["/mnt"].super.split(",")
+
+
+CRUN_DATA = pytest.mark.known("crun", "1.8.1 passes it on as data: EINVAL")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "lazytime",
+        "nolazytime",
+        "mand",
+        "nomand",
+        *(pytest.param(o, marks=CRUN_DATA) for o in ("iversion", "silent", "loud")),
+    ],
+)
+def test_rare_option_is_accepted(rt: Runtime, bundle: Bundle, option: str) -> None:
+    bundle.mount("/mnt", "tmpfs", "tmpfs", option)
+    assert "/mnt" in mount_table(rt, bundle)
+
+
+@CRUN_DATA
+def test_nosymfollow(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "tmpfs", "tmpfs", "nosymfollow")
+    assert "nosymfollow" in mount_table(rt, bundle)["/mnt"].options
+
+
+def test_unknown_option_is_an_error_that_names_it(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "tmpfs", "tmpfs", "sizee=64k")
+    rt.try_create(bundle).result.failed(by_kind(rt, "sizee", runc="invalid argument", crun="mnt"))
+
+
+@pytest.mark.parametrize("junk", ["junk=1", "copy", "nocopy", "U", "z", "Z", ""])
+def test_junk_on_a_bind_mount_is_accepted(rt: Runtime, bundle: Bundle, junk: str) -> None:
+    """Podman and Docker send such words (engines, 1.16)."""
+    bundle.mount("/mnt", "bind", str(volume(bundle)), "rbind", junk)
+    assert "/mnt" in mount_table(rt, bundle)
+
+
+def test_repeated_and_contradictory_options(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "bind", str(volume(bundle)), "ro", "rbind", "private", "rbind", "rw", "ro")
+    assert "ro" in mount_table(rt, bundle)["/mnt"].options
+
+
+def test_order_is_kept_and_the_later_mount_covers(rt: Runtime, bundle: Bundle) -> None:
+    first, second = volume(bundle, "first"), volume(bundle, "second")
+    (second / "only-second").touch()
+    bundle.mount("/mnt", "bind", str(first), "bind").mount("/mnt", "bind", str(second), "bind")
+    assert rt.run(bundle.args("ls", "/mnt")).ok().lines == ["file", "only-second"]
+
+
+def test_mount_below_another_one(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "tmpfs", "tmpfs")
+    bundle.mount("/mnt/a/b", "bind", str(volume(bundle)), "bind")
+    assert rt.run(bundle.args("cat", "/mnt/a/b/file")).ok().out == "content\n"
+
+
+def test_relative_source_is_relative_to_the_bundle(rt: Runtime, bundle: Bundle) -> None:
+    volume(bundle)
+    bundle.mount("/mnt", "bind", "volume", "bind")
+    assert rt.run(bundle.args("cat", "/mnt/file"), cwd=Path("/")).ok().out == "content\n"
+
+
+def test_relative_destination_is_relative_to_the_root(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("mnt", "tmpfs", "tmpfs")
+    assert "/mnt" in mount_table(rt, bundle)
+
+
+def test_bind_without_type(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", None, str(volume(bundle)), "bind")
+    assert rt.run(bundle.args("cat", "/mnt/file")).ok().out == "content\n"
+
+
+def test_type_none_with_rbind(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "none", str(volume(bundle)), "rbind")
+    assert rt.run(bundle.args("cat", "/mnt/file")).ok().out == "content\n"
+
+
+def test_bind_of_a_file_makes_the_target(rt: Runtime, bundle: Bundle) -> None:
+    source = volume(bundle) / "file"
+    bundle.mount("/run/secrets/deep/file", "bind", str(source), "bind", "ro")
+    assert rt.run(bundle.args("cat", "/run/secrets/deep/file")).ok().out == "content\n"
+    assert (bundle.rootfs / "run/secrets/deep/file").is_file()
+
+
+def test_bind_of_a_file_onto_a_readonly_root(rt: Runtime, bundle: Bundle) -> None:
+    bundle.config["root"]["readonly"] = True
+    bundle.mount("/sbin/docker-init", "bind", str(volume(bundle) / "file"), "bind", "ro")
+    assert rt.run(bundle.args("cat", "/sbin/docker-init")).ok().out == "content\n"
+
+
+def test_missing_bind_source(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "bind", "/no/such/source", "bind")
+    rt.try_create(bundle).result.failed("/no/such/source", code=1)
+
+
+def test_directory_onto_a_file(rt: Runtime, bundle: Bundle) -> None:
+    (bundle.rootfs / "mnt").write_text("")
+    bundle.mount("/mnt", "bind", str(volume(bundle)), "bind")
+    rt.try_create(bundle).result.failed(by_kind(rt, "not a directory", crun="mnt"))
+
+
+def test_unknown_file_system(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "nosuchfs", "none")
+    rt.try_create(bundle).result.failed(by_kind(rt, "nosuchfs", runc="no such device", crun="No such device"))
+
+
+def test_symlink_as_target_stays_in_the_root(rt: Runtime, bundle: Bundle) -> None:
+    (bundle.rootfs / "link").symlink_to("/../../../real")
+    (bundle.rootfs / "real").mkdir()
+    bundle.mount("/link", "bind", str(volume(bundle)), "bind")
+    assert rt.run(bundle.args("cat", "/real/file")).ok().out == "content\n"
+
+
+def test_tmpfs_keeps_the_mode_of_the_folder_below(rt: Runtime, bundle: Bundle) -> None:
+    (bundle.rootfs / "mnt").mkdir()
+    (bundle.rootfs / "mnt").chmod(0o1777)
+    bundle.mount("/mnt", "tmpfs", "tmpfs")
+    assert "mode=1777" in rt.run(bundle.args("stat", "/mnt")).ok().out
+
+
+def test_tmpcopyup(rt: Runtime, bundle: Bundle) -> None:
+    tree = bundle.rootfs / "data"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub/file").write_text("kept\n")
+    (tree / "sub/file").chmod(0o604)
+    os.chown(tree / "sub/file", 12, 34)
+    (tree / "link").symlink_to("sub/file")
+    bundle.mount("/data", "tmpfs", "tmpfs", "tmpcopyup")
+    result = rt.run(
+        bundle.args("cat", "/data/link", ";", "stat", "/data/sub/file", ";", "statfs", "/data")
+    ).ok()
+    assert result.lines[0] == "kept"
+    assert "mode=0604 uid=12 gid=34" in result.lines[1]
+    assert "type=0x1021994" in result.lines[2]
+    assert (tree / "sub/file").exists()
+
+
+# --- recursive options
+
+CRUN_ATIME = pytest.mark.known("crun", "1.8.1: mount_setattr: Invalid argument")
+
+
+@pytest.fixture
+def nested(rt: Runtime, bundle: Bundle) -> Iterator[Path]:
+    """A folder with a tmpfs mounted on its sub folder (in this process's mount namespace)."""
+    path = volume(bundle)
+    (path / "inner").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "inner", path / "inner"], check=True)
+    yield path
+    subprocess.run(["umount", path / "inner"], check=True)
+
+
+def test_bind_is_not_recursive_and_rbind_is(rt: Runtime, bundle: Bundle, nested: Path) -> None:
+    bundle.mount("/one", "bind", str(nested), "bind").mount("/all", "bind", str(nested), "rbind")
+    table = mount_table(rt, bundle)
+    assert "/one/inner" not in table
+    assert table["/all/inner"].kind == "tmpfs"
+
+
+def test_ro_is_not_recursive(rt: Runtime, bundle: Bundle, nested: Path) -> None:
+    bundle.mount("/mnt", "bind", str(nested), "rbind", "ro")
+    table = mount_table(rt, bundle)
+    assert "ro" in table["/mnt"].options
+    assert "rw" in table["/mnt/inner"].options
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [
+        ("rro", "ro"),
+        ("rnosuid", "nosuid"),
+        ("rnodev", "nodev"),
+        ("rnoexec", "noexec"),
+        pytest.param("rnoatime", "noatime", marks=CRUN_ATIME),
+        pytest.param("rnodiratime", "nodiratime", marks=CRUN_ATIME),
+    ],
+)
+def test_recursive_option(
+    rt: Runtime, bundle: Bundle, nested: Path, option: str, word: str
+) -> None:
+    bundle.mount("/mnt", "bind", str(nested), "rbind", option)
+    table = mount_table(rt, bundle)
+    assert word in table["/mnt"].options
+    assert word in table["/mnt/inner"].options
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "rrw",
+        "rsuid",
+        "rdev",
+        "rexec",
+        "rrelatime",
+        pytest.param("rstrictatime", marks=CRUN_ATIME),
+    ],
+)
+def test_recursive_clearing_option(
+    rt: Runtime, bundle: Bundle, nested: Path, option: str
+) -> None:
+    subprocess.run(
+        ["mount", "-o", "remount,bind,ro,nosuid,nodev,noexec", nested / "inner"], check=True
+    )
+    bundle.mount("/mnt", "bind", str(nested), "rbind", option)
+    table = mount_table(rt, bundle)
+    word = {"rrw": "ro", "rsuid": "nosuid", "rdev": "nodev", "rexec": "noexec"}.get(option)
+    if word:
+        assert word not in table["/mnt/inner"].options
+    if option == "rstrictatime":
+        assert "relatime" not in table["/mnt/inner"].options
+
+
+# --- propagation
+
+
+@pytest.fixture
+def shared_volume(rt: Runtime, bundle: Bundle) -> Iterator[Path]:
+    """A shared mount in this process's mount namespace."""
+    path = volume(bundle)
+    subprocess.run(["mount", "--bind", path, path], check=True)
+    subprocess.run(["mount", "--make-shared", path], check=True)
+    yield path
+    subprocess.run(["umount", "-R", "-l", path], check=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "tag"),
+    [
+        ("shared", "shared:"),
+        ("rshared", "shared:"),
+        ("slave", "master:"),
+        ("rslave", "master:"),
+        ("private", ""),
+        ("rprivate", ""),
+        ("unbindable", "unbindable"),
+        ("runbindable", "unbindable"),
+    ],
+)
+def test_propagation(
+    rt: Runtime, bundle: Bundle, shared_volume: Path, option: str, tag: str
+) -> None:
+    bundle.mount("/mnt", "bind", str(shared_volume), "rbind", option)
+    # With a shared volume below a private root nothing else may be propagated.
+    bundle.linux["rootfsPropagation"] = "shared" if "shared" in option else "rslave"
+    tags = mount_table(rt, bundle)["/mnt"].tags
+    if tag:
+        assert any(t.startswith(tag) for t in tags), tags
+    else:
+        assert tags == []
+
+
+def test_a_later_mount_on_the_host_reaches_a_slave(
+    rt: Runtime, bundle: Bundle, shared_volume: Path
+) -> None:
+    (shared_volume / "late").mkdir()
+    bundle.mount("/mnt", "bind", str(shared_volume), "rbind", "rslave")
+    bundle.linux["rootfsPropagation"] = "rslave"
+    container = rt.create(bundle.args("wait-file", "/mnt/late/seen", ";", "echo", "seen")).start()
+    subprocess.run(["mount", "-t", "tmpfs", "late", shared_volume / "late"], check=True)
+    (shared_volume / "late/seen").touch()
+    try:
+        container.wait_out("seen")
+    finally:
+        subprocess.run(["umount", shared_volume / "late"], check=True)
+
+
+def test_a_mount_in_the_container_does_not_reach_the_host(
+    rt: Runtime, bundle: Bundle, shared_volume: Path
+) -> None:
+    names = ["CAP_SYS_ADMIN"]
+    bundle.process["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), names)
+    (shared_volume / "inner").mkdir()
+    bundle.mount("/mnt", "bind", str(shared_volume), "rbind", "rprivate")
+    bundle.args("mount", "tmpfs", "/mnt/inner", "tmpfs", ";", "write", "/mnt/inner/x", "x")
+    rt.run(bundle).ok()
+    assert list((shared_volume / "inner").iterdir()) == []
+
+
+RUNC_SHARED = pytest.mark.known("runc", "below a private parent the root is not shared")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "slave",
+        "private",
+        "rslave",
+        "rprivate",
+        pytest.param("shared", marks=RUNC_SHARED),
+        pytest.param("rshared", marks=RUNC_SHARED),
+    ],
+)
+def test_rootfs_propagation(rt: Runtime, bundle: Bundle, word: str) -> None:
+    bundle.linux["rootfsPropagation"] = word
+    tags = mount_table(rt, bundle)["/"].tags
+    if "shared" in word:
+        assert any(t.startswith("shared:") for t in tags), tags
+    else:
+        assert not any(t.startswith("shared:") for t in tags), tags
+
+
+@pytest.mark.known("runc", "1.1.5 makes the root unbindable before it binds it: EINVAL")
+def test_rootfs_propagation_unbindable(rt: Runtime, bundle: Bundle) -> None:
+    bundle.linux["rootfsPropagation"] = "unbindable"
+    assert mount_table(rt, bundle)["/"].tags == ["unbindable"]
+
+
+def test_unknown_rootfs_propagation(rt: Runtime, bundle: Bundle) -> None:
+    bundle.linux["rootfsPropagation"] = "nosuch"
+    result = rt.try_create(bundle).result
+    if rt.kind != "crun":
+        result.failed("nosuch" if rt.kind != "runc" else "rootfsPropagation")
+
+
+# --- the root file system
+
+
+def test_readonly_root(rt: Runtime, bundle: Bundle) -> None:
+    bundle.config["root"]["readonly"] = True
+    bundle.args("write", "/x", "x", ";", "write", "/dev/x", "x")
+    result = rt.run(bundle)
+    assert result.code == 1
+    assert "write: /x: EROFS" in result.err
+    assert "/dev/x" not in result.err
+
+
+def test_writable_root(rt: Runtime, bundle: Bundle) -> None:
+    rt.run(bundle.args("write", "/x", "x")).ok()
+    assert (bundle.rootfs / "x").read_text() == "x"
+
+
+def test_absolute_root_path(rt: Runtime, bundle: Bundle) -> None:
+    bundle.config["root"]["path"] = str(bundle.rootfs)
+    rt.run(bundle).ok()
+
+
+def test_root_is_missing(rt: Runtime, bundle: Bundle) -> None:
+    bundle.config["root"]["path"] = "nosuch"
+    rt.try_create(bundle).result.failed("nosuch")
+
+
+def test_root_is_a_file(rt: Runtime, bundle: Bundle) -> None:
+    (bundle.path / "file").write_text("")
+    bundle.config["root"]["path"] = "file"
+    assert rt.try_create(bundle).result.code != 0
+
+
+def test_overlay_root(rt: Runtime, bundle: Bundle) -> None:
+    for name in ("upper", "work", "merged"):
+        (bundle.path / name).mkdir()
+    options = f"lowerdir={bundle.rootfs},upperdir={bundle.path}/upper,workdir={bundle.path}/work"
+    mounted = subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", options, bundle.path / "merged"], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this kernel or file system has no overlayfs")
+    try:
+        bundle.config["root"]["path"] = "merged"
+        rt.run(bundle.args("write", "/new", "x")).ok()
+        assert (bundle.path / "upper/new").exists()
+        assert not (bundle.rootfs / "new").exists()
+    finally:
+        subprocess.run(["umount", bundle.path / "merged"], check=True)
+
+
+def test_overlay_as_a_mount(rt: Runtime, bundle: Bundle) -> None:
+    """podman's `:O` volumes: the source is a folder and means nothing."""
+    lower = volume(bundle)
+    space = bundle.path / "space"
+    subprocess.run(["mkdir", "-p", space], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "space", space], check=True)
+    try:
+        for name in ("upper", "work"):
+            (space / name).mkdir()
+        options = [f"lowerdir={lower}", f"upperdir={space}/upper", f"workdir={space}/work"]
+        bundle.mount("/mnt", "overlay", str(lower), *options, "private")
+        rt.run(bundle.args("cat", "/mnt/file", ";", "write", "/mnt/new", "x")).ok()
+        assert (space / "upper/new").exists()
+    finally:
+        subprocess.run(["umount", space], check=True)
+
+
+def test_no_pivot(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(bundle.args("ls", "/", ";", "sleep"), "--no-pivot").start()
+    assert "init\n" in container.wait_out("tmp\n")
+
+
+def test_nothing_of_the_host_is_mounted(rt: Runtime, bundle: Bundle) -> None:
+    table = mount_table(rt, bundle)
+    ours = {m["destination"] for m in bundle.mounts} | {"/"}
+    extra = {t for t in table if t not in ours and not t.startswith("/dev/")}
+    assert extra == set()
+
+
+def test_root_is_not_the_hosts(rt: Runtime, bundle: Bundle) -> None:
+    bundle.args("ls", "/", ";", "open", "/..", "rd", ";", "ls", "/../..")
+    lines = rt.run(bundle).ok().lines
+    assert "home" not in lines and "usr" not in lines
+
+
+# --- idmapped mounts
+
+
+def idmap_works(path: Path) -> bool:
+    """Whether the kernel can idmap the file system of `path`."""
+    program = shutil.which("mount") or "mount"
+    target = path / "idmap-probe"
+    target.mkdir()
+    run = subprocess.run(
+        [program, "--bind", "-o", "X-mount.idmap=0:100000:10", path, target],
+        capture_output=True,
+        check=False,
+    )
+    if run.returncode == 0:
+        subprocess.run(["umount", target], check=True)
+    target.rmdir()
+    return run.returncode == 0
+
+
+@pytest.mark.known("runc", "1.1.5 has no idmapped mounts")
+@pytest.mark.parametrize("option", [["idmap"], []])
+def test_idmapped_bind(rt: Runtime, bundle: Bundle, option: list[str]) -> None:
+    """With mappings of its own; podman sends them without the word (engines, trap 14)."""
+    if rt.kind == "crun":
+        if not option:
+            pytest.skip("crun 1.8.1 idmaps only with the word: nothing to compare")
+        bundle.user_namespace()
+    source = volume(bundle)
+    os.chown(source / "file", 1000, 1000)
+    bundle.mount("/mnt", "bind", str(source), "bind", *option)
+    for key in ("uidMappings", "gidMappings"):
+        bundle.mounts[-1][key] = [{"containerID": 1000, "hostID": 2000, "size": 1}]
+    if rt.kind != "crun":
+        assert "uid=2000 gid=2000" in rt.run(bundle.args("stat", "/mnt/file")).ok().out
+    else:
+        rt.run(bundle.args("stat", "/mnt/file")).ok()
+
+
+@pytest.mark.known("runc", "1.1.5 has no idmapped mounts")
+def test_idmap_by_the_containers_user_namespace(rt: Runtime, bundle: Bundle) -> None:
+    bundle.user_namespace()
+    source = volume(bundle)
+    bundle.mount("/mnt", "bind", str(source), "bind", "idmap")
+    assert "uid=0 gid=0" in rt.run(bundle.args("stat", "/mnt/file")).ok().out
+
+
+def test_mappings_of_a_mount_come_in_pairs(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "bind", str(volume(bundle)), "bind", "idmap")
+    bundle.mounts[-1]["uidMappings"] = [{"containerID": 0, "hostID": 1, "size": 1}]
+    assert rt.try_create(bundle).result.code != 0 or rt.kind == "runc"
+
+
+# --- kernel file systems
+
+
+def test_mqueue_and_shm(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev")
+    bundle.mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", "size=8m")
+    table = mount_table(rt, bundle)
+    assert table["/dev/mqueue"].kind == "mqueue"
+    assert {"size=8192k", "mode=1777"} <= set(table["/dev/shm"].super.split(",")) | {"mode=1777"}
+
+
+def test_cgroup_mount(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev")
+    table = mount_table(rt, bundle)
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        assert table["/sys/fs/cgroup"].kind == "cgroup2"
+        return
+    assert "ro" in table["/sys/fs/cgroup/memory"].options
+    assert table["/sys/fs/cgroup/memory"].kind == "cgroup"
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_the_container_sees_its_own_cgroup_only(
+    rt: Runtime, bundle: Bundle, private: bool
+) -> None:
+    if private:
+        bundle.namespace("cgroup")
+    bundle.linux["cgroupsPath"] = f"/{rt.root.name}/below"
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev")
+    bundle.args("ls", "/sys/fs/cgroup/pids", ";", "cat", "/sys/fs/cgroup/pids/cgroup.procs")
+    lines = rt.run(bundle).ok().lines
+    assert rt.root.name not in lines
+    assert lines[-1] == "1"
+
+
+def test_cgroup_mount_is_not_writable(rt: Runtime, bundle: Bundle) -> None:
+    """CVE-2023-25809: `ro` must hold, also in a user namespace."""
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev")
+    bundle.args("write", "/sys/fs/cgroup/pids/cgroup.procs", "1")
+    rt.run(bundle).failed("EROFS")
+
+
+RUNC_BINDS = pytest.mark.known("runc", "checks bind mounts only")
+
+
+@pytest.mark.known("crun", "allows any mount below /proc")
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("/proc/self/attr", "bind"),
+        ("/proc/sys", "bind"),
+        ("/proc/1", "bind"),
+        ("/proc/self", "bind"),
+        pytest.param("/proc/self/attr", "tmpfs", marks=RUNC_BINDS),
+        pytest.param("/proc/sys", "tmpfs", marks=RUNC_BINDS),
+    ],
+)
+def test_mount_over_proc_is_refused(rt: Runtime, bundle: Bundle, target: str, kind: str) -> None:
+    """CVE-2019-16884: what the runtime itself reads and writes in /proc must be procfs."""
+    bundle.mount(target, kind, str(volume(bundle)), *(["bind"] if kind == "bind" else []))
+    rt.try_create(bundle).result.failed("/proc")
+
+
+def test_allowed_mount_in_proc(rt: Runtime, bundle: Bundle) -> None:
+    """lxcfs binds files there."""
+    source = volume(bundle) / "file"
+    bundle.mount("/proc/uptime", "bind", str(source), "bind")
+    assert rt.run(bundle.args("cat", "/proc/uptime")).ok().out == "content\n"
+
+
+def test_no_mounts_at_all(rt: Runtime, bundle: Bundle) -> None:
+    """Every mount is optional (spec config.md)."""
+    del bundle.config["mounts"]
+    result = rt.run(bundle.args("ls", "/proc", ";", "echo", "done"))
+    if rt.kind in ("runc", "crun"):
+        assert result.code != 0
+        return
+    assert result.ok().lines == ["done"]
+
+
+def test_a_hundred_mounts(rt: Runtime, bundle: Bundle) -> None:
+    source = volume(bundle)
+    for i in range(100):
+        bundle.mount(f"/many/{i}", "bind", str(source), "rbind", "ro", "nosuid")
+    table = mount_table(rt, bundle)
+    assert sum(t.startswith("/many/") for t in table) == 100
+
+
+def test_remounts_of_the_container_die_with_it(rt: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/mnt", "tmpfs", "tmpfs")
+    container = rt.create(bundle.args("sleep")).start()
+    container.delete("--force").ok()
+    poll(lambda: str(bundle.rootfs) not in Path("/proc/self/mountinfo").read_text(), "mounts stay")
