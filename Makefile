@@ -68,8 +68,9 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python $(SOURCES)
 	@rm -rf build
-	@$(BIN)/pip install -q --no-build-isolation .
-	@OCIRUNTIME_LAUNCHER=script $(BIN)/python setup.py -q build_scripts --build-dir=$(VENV)/script
+	@$(BIN)/pip install -v --no-build-isolation . >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	@sed -n 's/^ *\(ociruntime: \)/\1/p' $(VENV)/build.log
+	@OCIRUNTIME_LAUNCHER=script $(BIN)/python setup.py -q build_scripts --build-dir=$(VENV)/script 2>/dev/null
 	@$(BIN)/ociruntime --version
 	@touch $@
 

@@ -124,8 +124,9 @@ class BuildScripts(build_scripts):
     """Makes the command: the launcher where it can be built, else a script."""
 
     def run(self) -> None:
-        build_py = self.get_finalized_command("build_py")
-        if build_py.editable_mode:
+        layout = self.get_finalized_command("build_py")
+        assert isinstance(layout, build_py)
+        if layout.editable_mode:
             raise SystemExit("ociruntime: the command freezes its modules: no editable installs")
         builder = load("native/build_launcher.py")
         from ociruntime import hotpath
@@ -139,7 +140,7 @@ class BuildScripts(build_scripts):
         }
         build = builder.LauncherBuild(
             cc=CC,
-            root=build_py.build_lib,
+            root=layout.build_lib,
             work=os.path.join(self.get_finalized_command("build").build_temp, "launcher"),
             site=site_directory(),
             python=os.path.realpath(sys.executable),
@@ -157,7 +158,9 @@ class BuildScripts(build_scripts):
 
 setup(
     cmdclass={"build_parts": BuildParts, "build_py": BuildPy, "build_scripts": BuildScripts},
-    cffi_modules=["native/build_ffi.py:ffibuilder"] if os.path.exists("native/build_ffi.py") else [],
+    cffi_modules=["native/build_ffi.py:ffibuilder"]
+    if os.path.exists("native/build_ffi.py")
+    else [],
     ext_modules=[
         Extension("_ocisys", ["native/ocisys.c"]),
         Extension("_ocijson", ["native/minijson.c"]),

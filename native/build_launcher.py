@@ -44,9 +44,14 @@ class BuildError(Exception):
 
 
 def _run(command: Sequence[str], what: str) -> str:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    """The output of ``command``; raises BuildError with the last line of what it had to say."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
-        raise BuildError(f"{what}: {shlex.join(command)}: {(done.stderr or done.stdout).strip()}")
+        said = (done.stderr or done.stdout).strip() or f"status {done.returncode}"
+        print(f"$ {shlex.join(command)}\n{said}", file=sys.stderr)
+        raise BuildError(f"{what}: {said.splitlines()[-1].strip()}")
     return done.stdout
 
 
@@ -59,14 +64,23 @@ def _c_string(text: str) -> str:
 def _defined_symbols(archive: str) -> set[str]:
     """Names that the members of a static library define."""
     listing = subprocess.run(
-        ["nm", "--defined-only", archive], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        ["nm", "--defined-only", archive],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout
-    return {line.split()[2] for line in listing.splitlines() if re.match(r"[0-9a-f]+ [A-Za-z] ", line)}
+    return {
+        line.split()[2] for line in listing.splitlines() if re.match(r"[0-9a-f]+ [A-Za-z] ", line)
+    }
 
 
 def _shared_builtin(name: str) -> str:
     """The shared object of a standard extension module; raises BuildError."""
-    directory, suffix = sysconfig.get_config_var("DESTSHARED"), sysconfig.get_config_var("EXT_SUFFIX")
+    directory, suffix = (
+        sysconfig.get_config_var("DESTSHARED"),
+        sysconfig.get_config_var("EXT_SUFFIX"),
+    )
     path = f"{directory}/{name}{suffix}"
     if not os.path.isfile(path):
         raise BuildError(f"module {name} is neither in libpython nor at {path}")
@@ -192,7 +206,14 @@ class LauncherBuild:
     def _compile(self, source: str, flags: Iterable[str]) -> str:
         target = os.path.join(self.work, os.path.splitext(source)[0] + ".o")
         include = sysconfig.get_path("include")
-        base = ["-O2", "-fstack-protector-strong", "-fno-pie", f"-I{self.work}", "-isystem", include]
+        base = [
+            "-O2",
+            "-fstack-protector-strong",
+            "-fno-pie",
+            f"-I{self.work}",
+            "-isystem",
+            include,
+        ]
         _run([*self.cc, *base, *flags, "-c", os.path.join(HERE, source), "-o", target], "compile")
         return target
 
@@ -219,7 +240,17 @@ class LauncherBuild:
                     "startup.c", [f"-I{include}", *(f"-D{macro}" for macro in wraps.values())]
                 )
                 options = [f"-Wl,--wrap={name}" for name in wraps]
-                command = [*self.cc, *base, *options, "-o", out, *objects, startup, archive, *libraries]
+                command = [
+                    *self.cc,
+                    *base,
+                    *options,
+                    "-o",
+                    out,
+                    *objects,
+                    startup,
+                    archive,
+                    *libraries,
+                ]
                 _run(command, "link")
                 return
             except BuildError as error:
@@ -234,7 +265,16 @@ class LauncherBuild:
         objects = self._objects([])
         # Debian's linker name is in LIBPL only where the -dev package of libpython is not complete.
         rpath = [] if str(libdir).startswith("/usr/lib") else [f"-Wl,-rpath,{libdir}"]
-        link = ["-rdynamic", "-no-pie", "-Wl,-z,relro", "-o", out, *objects, f"-L{libdir}", f"-l{name}"]
+        link = [
+            "-rdynamic",
+            "-no-pie",
+            "-Wl,-z,relro",
+            "-o",
+            out,
+            *objects,
+            f"-L{libdir}",
+            f"-l{name}",
+        ]
         _run([*self.cc, *link, *rpath], "link")
 
 

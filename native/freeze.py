@@ -1,8 +1,9 @@
 """Compile and marshal modules for the launcher: python3 -X no_debug_ranges freeze.py OUT_DIR ROOT MODULE...
 
-A MODULE may be NAME=PATH. Writes OUT_DIR/frozen.bin and OUT_DIR/frozen_modules.h (the macro FROZEN_MODULES). ROOT is where the project's package
-lies; any other module is taken from the standard library. Docstrings, assertions, annotations and blocks under
-``if TYPE_CHECKING:`` are left out: the hot path never looks at them, and they would be loaded by every command.
+Writes OUT_DIR/frozen.bin and OUT_DIR/frozen_modules.h (the macro FROZEN_MODULES). ROOT is where the project's package
+lies; any other module is taken from the standard library, or from PATH where MODULE is NAME=PATH. Docstrings,
+assertions, annotations and blocks under ``if TYPE_CHECKING:`` are left out: the hot path never looks at them, and they
+would be loaded by every command.
 """
 
 from __future__ import annotations

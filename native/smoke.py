@@ -22,7 +22,10 @@ def main(argv: list[str]) -> int:
     import _ocijson
     import _ocisys
 
-    assert_same(_ocijson.loads(b'{"a": [1, -2.5, "\\u00e9", null, true]}'), {"a": [1, -2.5, "\xe9", None, True]})
+    assert_same(
+        _ocijson.loads(b'{"a": [1, -2.5, "\\u00e9", null, true]}'),
+        {"a": [1, -2.5, "\xe9", None, True]},
+    )
     assert_same(_ocijson.quote('a"\n'), '"a\\"\\n"')
     assert_same(_ocisys.prctl(3), 1)  # PR_GET_DUMPABLE
     assert_same(sys.flags.isolated, 1)

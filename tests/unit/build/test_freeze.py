@@ -56,14 +56,20 @@ def frozen(repository: Path, tmp_path: Path) -> tuple[bytes, str]:
     (package / "__init__.py").write_text("")
     (package / "sample.py").write_text(SOURCE)
     command = [sys.executable, "-IS", "-X", "no_debug_ranges", str(repository / "native/freeze.py")]
-    subprocess.run([*command, tmp_path, tmp_path, "ociruntime", "ociruntime.sample", "stat"], check=True)
+    subprocess.run(
+        [*command, tmp_path, tmp_path, "ociruntime", "ociruntime.sample", "stat"], check=True
+    )
     return (tmp_path / "frozen.bin").read_bytes(), (tmp_path / "frozen_modules.h").read_text()
 
 
 def test_strips_what_nobody_reads(frozen: tuple[bytes, str]) -> None:
     blob, table = frozen
     rows = re.findall(r'FROZEN\("([\w.]+)", (\d+), (\d+), ([01])\)', table)
-    assert [(row[0], row[3]) for row in rows] == [("ociruntime", "1"), ("ociruntime.sample", "0"), ("stat", "0")]
+    assert [(row[0], row[3]) for row in rows] == [
+        ("ociruntime", "1"),
+        ("ociruntime.sample", "0"),
+        ("stat", "0"),
+    ]
     offset, length = int(rows[1][1]), int(rows[1][2])
     code = marshal.loads(blob[offset : offset + length])
     assert code.co_filename == "ociruntime/sample.py"
@@ -81,7 +87,14 @@ def test_strips_what_nobody_reads(frozen: tuple[bytes, str]) -> None:
 
 
 def test_names_a_missing_module(repository: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-IS", str(repository / "native/freeze.py"), tmp_path, tmp_path, "ociruntime.nothing"]
+    command = [
+        sys.executable,
+        "-IS",
+        str(repository / "native/freeze.py"),
+        tmp_path,
+        tmp_path,
+        "ociruntime.nothing",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip() == "freeze: no source for the hot module ociruntime.nothing"

@@ -12,7 +12,15 @@ import pytest
 from pytest_subtests import SubTests
 
 COLD = ("features", "--help", "spec --help")
-HOT = ("--version", "state nonexistent", "kill nonexistent 9", "start", "delete --nonsense x", "nonsense", "")
+HOT = (
+    "--version",
+    "state nonexistent",
+    "kill nonexistent 9",
+    "start",
+    "delete --nonsense x",
+    "nonsense",
+    "",
+)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +45,9 @@ def call(
     command: Path, *args: str | bytes, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> tuple[int, bytes, bytes]:
     """Exit code, standard output and standard error."""
-    done = subprocess.run([command, *args], env=env or {}, cwd=cwd, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [command, *args], env=env or {}, cwd=cwd, capture_output=True, timeout=60, check=False
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -56,7 +66,10 @@ def test_worlds_agree(launcher: Path, script: Path, tmp_path: Path, subtests: Su
             args = ["--root", str(tmp_path), *line.split()] if line in HOT[1:4] else line.split()
             one, other = call(launcher, *args), call(script, *args)
             if line == "--version":
-                one, other = [(r, o.replace(b"launcher, static libpython", b"script"), e) for r, o, e in (one, other)]
+                one, other = [
+                    (r, o.replace(b"launcher, static libpython", b"script"), e)
+                    for r, o, e in (one, other)
+                ]
             assert one == other
 
 
@@ -65,7 +78,16 @@ def test_callers_python_settings_have_no_effect(
 ) -> None:
     """Neither environment nor current directory put code into the runtime (it often runs as root)."""
     mark = tmp_path / "mark"
-    for name in ("sitecustomize", "usercustomize", "posix", "os", "errno", "json", "encodings", "ociruntime"):
+    for name in (
+        "sitecustomize",
+        "usercustomize",
+        "posix",
+        "os",
+        "errno",
+        "json",
+        "encodings",
+        "ociruntime",
+    ):
         (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\nraise SystemExit(77)\n")
     hostile = {
         "HOME": str(tmp_path),
@@ -84,7 +106,11 @@ def test_callers_python_settings_have_no_effect(
     for command in (launcher, script):
         for line in (*HOT, *COLD):
             with subtests.test(command=command.parent.name, args=line):
-                args = ["--root", str(tmp_path / "state"), *line.split()] if line in HOT[1:4] else line.split()
+                args = (
+                    ["--root", str(tmp_path / "state"), *line.split()]
+                    if line in HOT[1:4]
+                    else line.split()
+                )
                 assert call(command, *args, env=hostile, cwd=tmp_path) == call(command, *args)
                 assert not mark.exists()
 

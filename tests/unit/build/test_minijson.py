@@ -19,7 +19,9 @@ VALUES = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
-    lambda children: st.lists(children) | st.dictionaries(st.text("abc\xe9\u20ac\U0001f600"), children),
+    lambda children: (
+        st.lists(children) | st.dictionaries(st.text("abc\xe9\u20ac\U0001f600"), children)
+    ),
     max_leaves=30,
 )
 
@@ -116,7 +118,19 @@ def test_rejections(subtests: SubTests) -> None:
 
 
 def test_accepts_every_kind_of_number(subtests: SubTests) -> None:
-    for text in ("0", "-0", "-0.0", "9" * 18, "-" + "9" * 18, "9" * 19, str(2**64), "1.0", "1e3", "1E-2", "9" * 4000):
+    for text in (
+        "0",
+        "-0",
+        "-0.0",
+        "9" * 18,
+        "-" + "9" * 18,
+        "9" * 19,
+        str(2**64),
+        "1.0",
+        "1e3",
+        "1E-2",
+        "9" * 4000,
+    ):
         with subtests.test(text=text[:30]):
             value, expected = _ocijson.loads(text.encode()), json.loads(text)
             assert value == expected

@@ -17,7 +17,9 @@ def child(code: str) -> str:
     """What ``code`` prints in a Python of its own."""
     path = os.path.dirname(_ocisys.__file__)
     text = f"import os, signal, sys; sys.path.insert(0, {path!r}); import _ocisys\n{code}"
-    done = subprocess.run([sys.executable, "-IS", "-c", text], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", text], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -55,7 +57,12 @@ except OSError as e: print(e.errno)
 
 
 def test_prctl() -> None:
-    assert child("_ocisys.prctl(36, 1); print(_ocisys.prctl(3), _ocisys.prctl(4, 0), _ocisys.prctl(3))") == "1 0 0"
+    assert (
+        child(
+            "_ocisys.prctl(36, 1); print(_ocisys.prctl(3), _ocisys.prctl(4, 0), _ocisys.prctl(3))"
+        )
+        == "1 0 0"
+    )
     with pytest.raises(OSError) as caught:
         _ocisys.prctl(-1)
     assert caught.value.errno == errno.EINVAL

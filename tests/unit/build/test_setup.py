@@ -28,16 +28,23 @@ def build_parts(repository: Path, cc: str) -> str:
 
 def test_missing_compiler_is_named(repository: Path) -> None:
     said = build_parts(repository, "/nonexistent/cc")
-    assert said == "ociruntime: no C compiler (/nonexistent/cc): apt install gcc libc6-dev, or set CC"
+    assert (
+        said == "ociruntime: no C compiler (/nonexistent/cc): apt install gcc libc6-dev, or set CC"
+    )
 
 
 def test_missing_headers_are_named_with_their_packages(repository: Path, tmp_path: Path) -> None:
     """All at once, so that one apt call mends it."""
     fake = tmp_path / "cc"
-    fake.write_text("#!/bin/sh\nfor last; do :; done\n! grep -q -e seccomp.h -e capability.h \"$last\"\n")
+    fake.write_text(
+        '#!/bin/sh\nfor last; do :; done\n! grep -q -e seccomp.h -e capability.h "$last"\n'
+    )
     fake.chmod(0o755)
     said = build_parts(repository, str(fake))
-    assert said == "ociruntime: missing seccomp.h, sys/capability.h: apt install libseccomp-dev libcap-dev"
+    assert (
+        said
+        == "ociruntime: missing seccomp.h, sys/capability.h: apt install libseccomp-dev libcap-dev"
+    )
 
 
 def test_make_help_lists_every_target(repository: Path) -> None:
@@ -45,7 +52,9 @@ def test_make_help_lists_every_target(repository: Path) -> None:
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony is not None
     internal = {"apt", "test-apt"}
-    said = subprocess.run(["make", "help"], cwd=repository, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        ["make", "help"], cwd=repository, capture_output=True, text=True, check=True
+    ).stdout
     assert {line.split()[1] for line in said.splitlines()} == set(phony[1].split()) - internal
 
 

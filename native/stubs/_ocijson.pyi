@@ -1,0 +1,6 @@
+"""Strict JSON (native/minijson.c)."""
+
+from typing import Any
+
+def loads(data: bytes, depth: int = 128, /) -> Any: ...
+def quote(string: str, /) -> str: ...
