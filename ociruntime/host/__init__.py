@@ -9,7 +9,7 @@ normalize
 probe
     ``gather(spec, bundle, *, sources=True) -> Facts``; no privilege needed. ``privileged() -> bool``.
 prepare
-    ``open_descriptors(plan, spec, facts, *, gate=-1, pidfd=-1) -> list[int]``: for plan.fds[2:], the caller closes them;
+    ``open_descriptors(plan, *, gate=-1, pidfd=-1) -> list[int]``: for plan.fds[2:], the caller closes them;
     ``gate`` and ``pidfd`` are duplicated. ``close_all(fds)``.
 launch
     ``launch(plan, encoded, fds, *, preserve_fds=0, cgroup_fd=-1, stdio=None) -> Init``.

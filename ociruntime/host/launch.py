@@ -11,6 +11,7 @@ import posix
 import select
 import time
 
+import _ocisys
 import _struct
 
 from ociruntime import errors
@@ -166,14 +167,18 @@ class Init:
             self.status = posix.waitpid(self.pid, 0)[1]
         return self.status
 
+    def kill(self) -> None:
+        """Send SIGKILL; fine when it is gone already."""
+        try:
+            _ocisys.pidfd_send_signal(self.pidfd, _SIGKILL)
+        except ProcessLookupError:
+            pass
+
     def kill_and_reap(self) -> None:
-        """End the process, whatever it does, and let go of it. Never raises OSError."""
+        """End the process, whatever it does, and let go of it."""
         if self.pidfd >= 0 and self.status is None:
-            try:
-                native.pidfd_send_signal(self.pidfd, _SIGKILL)
-                self.wait(_KILL_TIMEOUT)
-            except (ProcessLookupError, ChildProcessError):
-                pass
+            self.kill()
+            self.wait(_KILL_TIMEOUT)
         self.close()
 
     def close(self) -> None:

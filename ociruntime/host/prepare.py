@@ -1,7 +1,7 @@
 """Opening what a plan names: namespaces, the root's tree, bind sources, devices, a verified /proc.
 
 Hot module. What is opened here is never resolved by path again (engines call `create` in a mount namespace that is
-gone later). Names: docs/architecture.md.
+gone later). Names: docs/architecture.md and plan/ops.py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from ociruntime.host import native, procfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
-    from ociruntime.plan.facts import Facts
-    from ociruntime.plan.ops import Plan
+    from ociruntime.plan.ops import Bind, IdMap, Plan
 
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 _NAMESPACES = {
@@ -33,6 +31,8 @@ _NAMESPACES = {
     "time": 0x00000080,
 }
 _AT_FDCWD = -100
+_MOUNT_ATTR_IDMAP = 0x100000
+_MS_REC = 0x4000
 _S_IFMT, _S_IFCHR, _S_IFBLK = 0o170000, 0o020000, 0o060000
 
 
@@ -42,62 +42,58 @@ def close_all(fds: Iterable[int]) -> None:
         posix.close(fd)
 
 
-def open_descriptors(
-    plan: Plan, spec: dict[str, Any], facts: Facts, *, gate: int = -1, pidfd: int = -1
-) -> list[int]:
+def open_descriptors(plan: Plan, *, gate: int = -1, pidfd: int = -1) -> list[int]:
     """One descriptor for each name in plan.fds[2:], in order; all the caller's to close.
 
     ``gate``: the listening socket; ``pidfd``: of the init of the container to join; both are duplicated.
     Raises errors.Error with the place in config.json; nothing stays open then.
     """
     fds: list[int] = []
-    opener = _Opener(plan, spec, facts)
+    maps: dict[str, int] = {}  # user namespaces made for idmapped mounts
+    binds = {bind[0]: bind for bind in plan.binds}
     try:
         for name in plan.fds[2:]:
-            if name == "procfs":
+            if name in binds:
+                fds.append(_bind(plan, binds[name], maps))
+            elif name == "procfs":
                 fds.append(procfs.root())
             elif name == "rootfs":
-                fds.append(open_rootfs(facts.rootfs))
-            elif name == "gate":
-                fds.append(fcntl.fcntl(gate, fcntl.F_DUPFD_CLOEXEC, 3))
-            elif name == "pidfd":
-                fds.append(fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 3))
+                fds.append(open_rootfs(*plan.paths[name]))
+            elif name in ("gate", "pidfd"):
+                given = gate if name == "gate" else pidfd
+                fds.append(fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, 3))
+            elif name[:3] == "ns:":
+                fds.append(open_namespace(name[3:], *plan.paths[name]))
             else:
-                kind, _, rest = name.partition(":")
-                fds.append(opener.open(kind, rest))
+                raise errors.Error(f"the plan asks for an unknown descriptor {name}")
         return fds
     except BaseException:
         close_all(fds)
         raise
     finally:
-        opener.close()
+        close_all(maps.values())
 
 
-def open_rootfs(path: str) -> int:
+def open_rootfs(path: str, pointer: str = "/root/path") -> int:
     """A detached, recursive copy of the tree at root.path.
 
     A path that is or passes a symlink is refused: who can exchange it decides what becomes the root.
     Raises errors.Error.
     """
-    pointer = "/root/path"
+    call = "open"
     try:
-        fd = native.openat2(
-            _AT_FDCWD,
-            path,
-            posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC,
-            native.RESOLVE_NO_SYMLINKS,
-        )
+        flags = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
+        fd = native.openat2(_AT_FDCWD, path, flags, native.RESOLVE_NO_SYMLINKS)
+        try:
+            call = "open_tree of"
+            return native.open_tree(fd, "", native.OPEN_TREE_CLONE | native.AT_RECURSIVE)
+        finally:
+            posix.close(fd)
     except OSError as exc:
         if exc.errno == errno.ELOOP:
             message = f"invalid rootfs {path}: not an absolute path, or a symlink"
             raise errors.Error(message, pointer=pointer) from exc
-        raise errors.from_os(exc, f"invalid rootfs: open {path}", pointer=pointer) from exc
-    try:
-        return native.open_tree(fd, "", native.TREE_CLONE | native.AT_RECURSIVE)
-    except OSError as exc:
-        raise errors.from_os(exc, f"open_tree of rootfs {path}", pointer=pointer) from exc
-    finally:
-        posix.close(fd)
+        raise errors.from_os(exc, f"invalid rootfs: {call} {path}", pointer=pointer) from exc
 
 
 def open_namespace(kind: str, path: str, pointer: str | None = None) -> int:
@@ -121,47 +117,70 @@ def open_namespace(kind: str, path: str, pointer: str | None = None) -> int:
     return fd
 
 
-class _Opener:
-    """Opens the descriptors of one plan whose names have an argument."""
+def _bind(plan: Plan, bind: Bind, maps: dict[str, int]) -> int:
+    """The detached tree of a bind mount or device: id map, attributes and propagation applied."""
+    name, source, recursive, attr_set, attr_clr, tree_set, tree_clr, propagation = bind[:8]
+    idmap, pointer = bind[8:]
+    if name[:7] == "device:":
+        return _device(source, pointer)
+    call, hint = "open_tree", None
+    fd = -1
+    try:
+        tree = native.AT_RECURSIVE if recursive else 0
+        fd = native.open_tree(_AT_FDCWD, source, native.OPEN_TREE_CLONE | tree)
+        call, hint = "mount_setattr on", "this needs Linux 5.12"
+        if idmap is not None:
+            userns = _idmap_namespace(plan, idmap, maps, pointer)
+            flags = native.AT_RECURSIVE if idmap[0] else 0
+            try:
+                native.mount_setattr(fd, _MOUNT_ATTR_IDMAP, 0, 0, flags, userns)
+            except OSError:
+                call, hint = "map ids of", "a file system below may not support idmapped mounts"
+                raise
+        if tree_set or tree_clr:
+            native.mount_setattr(fd, tree_set, tree_clr, 0, native.AT_RECURSIVE)
+        if attr_set or attr_clr:
+            native.mount_setattr(fd, attr_set, attr_clr, 0, 0)
+        for number in propagation:
+            flags = native.AT_RECURSIVE if number & _MS_REC else 0
+            native.mount_setattr(fd, 0, 0, number & ~_MS_REC, flags)
+        return fd
+    except OSError as exc:
+        if fd >= 0:
+            posix.close(fd)
+        if exc.errno not in (errno.ENOSYS, errno.EINVAL):
+            hint = None
+        raise errors.from_os(exc, f"{call} {source}", pointer=pointer, hint=hint) from exc
+    except errors.Error:
+        posix.close(fd)
+        raise
 
-    def __init__(self, plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
-        self.plan = plan
-        self.linux: dict[str, Any] = spec.get("linux") or {}
-        self.facts = facts
-        self.userns: dict[str, int] = {}  # user namespaces made for idmapped mounts, by their maps
 
-    def close(self) -> None:
-        close_all(self.userns.values())
-        self.userns = {}
-
-    def open(self, kind: str, rest: str) -> int:
-        if kind == "ns":
-            return self._namespace(rest)
-        if kind == "mount":
-            return self._bind(f"mount:{rest}", f"/mounts/{rest}")
-        if kind == "device":
-            return open_device(rest)
-        raise errors.Error(f"the plan asks for an unknown descriptor {kind}:{rest}")
-
-    def _namespace(self, kind: str) -> int:
-        for index, entry in enumerate(self.linux.get("namespaces") or ()):
-            if entry["type"] == kind and entry.get("path"):
-                return open_namespace(kind, entry["path"], f"/linux/namespaces/{index}/path")
-        raise errors.Error(f"the plan asks for a {kind} namespace that the config does not name")
-
-    def _bind(self, name: str, pointer: str) -> int:
-        raise NotImplementedError
-
-
-def open_device(path: str) -> int:
-    """A detached bind of a device node of the host; errors.Error."""
+def _device(path: str, pointer: str) -> int:
+    """A detached bind of a device node of the host; never through a symlink. Raises errors.Error."""
     try:
         fd = posix.open(path, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC)
         try:
             if posix.fstat(fd).st_mode & _S_IFMT not in (_S_IFCHR, _S_IFBLK):
-                raise errors.Error(f"bind device {path}: not a device", pointer="/linux/devices")
-            return native.open_tree(fd, "", native.TREE_CLONE)
+                raise errors.Error(f"bind device {path}: not a device", pointer=pointer)
+            return native.open_tree(fd, "", native.OPEN_TREE_CLONE)
         finally:
             posix.close(fd)
     except OSError as exc:
-        raise errors.from_os(exc, f"bind device {path}", pointer="/linux/devices") from exc
+        raise errors.from_os(exc, f"bind device {path}", pointer=pointer) from exc
+
+
+def _idmap_namespace(plan: Plan, idmap: IdMap, maps: dict[str, int], pointer: str) -> int:
+    """A descriptor of a user namespace with the maps of an idmapped mount; kept in ``maps`` for the next one."""
+    _, uid_mappings, gid_mappings = idmap
+    if uid_mappings is None or gid_mappings is None:
+        key = "ns:user"
+        if key not in maps:
+            maps[key] = open_namespace("user", *plan.paths[key])
+        return maps[key]
+    key = f"{uid_mappings} {gid_mappings}"
+    if key not in maps:
+        from ociruntime.host import idmap as idmaps
+
+        maps[key] = idmaps.userns_fd(uid_mappings, gid_mappings, pointer)
+    return maps[key]
