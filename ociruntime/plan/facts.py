@@ -25,7 +25,7 @@ class Facts:
     * ``rootfs``: absolute host path of root.path.
     * ``apparmor``, ``selinux``: the LSM is enabled.
     * ``mounts``: (mount point, file system type) of the host's mount table, only for --no-pivot.
-    * ``in_userns``: the runtime itself runs in a user namespace.
+    * ``in_userns``: the runtime itself runs in a user namespace. ``kcore``: the kernel has /proc/kcore.
     """
 
     __slots__ = (
@@ -39,6 +39,7 @@ class Facts:
         "egid",
         "euid",
         "in_userns",
+        "kcore",
         "kernel",
         "machine",
         "mounts",
@@ -51,6 +52,7 @@ class Facts:
     def __init__(self) -> None:
         self.privileged = True
         self.in_userns = False
+        self.kcore = True
         self.euid = 0
         self.egid = 0
         self.kernel = (6, 1)

@@ -1,0 +1,317 @@
+"""spec + facts + options → plan: a pure function.
+
+Hot module. The order of a create plan is stated in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from ociruntime import errors
+from ociruntime.plan import devices, mounts, namespaces, ops, process, words
+from ociruntime.plan.context import Context, Options, clean
+from ociruntime.plan.mount_options import MS_PRIVATE, MS_REC, MS_SLAVE, PROPAGATION, RDONLY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ociruntime.plan.facts import Facts
+    from ociruntime.plan.ops import Plan
+
+__all__ = ["Options", "compile_create", "compile_exec", "compile_hook"]
+
+
+def compile_create(spec: dict[str, Any], facts: Facts, options: Options) -> Plan:
+    """The plan that makes a container out of a checked config.json. Raises ``errors.Error``."""
+    ctx = Context(facts, options)
+    plan = ctx.plan
+    linux = spec.get("linux") or {}
+    program = spec.get("process")
+    # Descriptors first: their slots come before those that operations fill.
+    if options.gate:
+        plan.fd("gate")
+    ctx.procfs = plan.fd("procfs")
+    own_mounts = any(entry["type"] == "mount" for entry in linux.get("namespaces") or ())
+    given_root = facts.privileged and own_mounts
+    if given_root:
+        plan.fd("rootfs")
+        plan.paths["rootfs"] = (facts.rootfs, "/root/path")
+    namespaces.read(ctx, linux)
+    _root_propagation(ctx, linux)
+    entries = mounts.read(ctx, spec)
+    nodes = devices.read(ctx, linux, entries)
+    namespaces.enter(ctx, linux)
+    if ctx.namespaces.get("network") == "":
+        plan.add("/linux/namespaces", ops.LOOPBACK)
+    if linux.get("netDevices"):
+        ctx.sync("/linux/netDevices", ops.TAG_NETWORK)
+    process.session(ctx, program or {}, create=True)
+    if own_mounts:
+        _root(ctx, given_root)
+    else:
+        _plain_root(ctx, spec, linux, entries)
+    mounts.add(ctx, entries, linux.get("mountLabel") or "")
+    devices.add(ctx, nodes)
+    console = ops.NONE
+    if program and options.console:
+        console = _console(ctx, program, ops.CONSOLE_MOUNT if own_mounts else 0)
+    if program:
+        _make_cwd(ctx, clean(program["cwd"]))
+    hooks = spec.get("hooks") or {}
+    if hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"):
+        ctx.sync("/hooks", ops.TAG_HOOKS)
+    devices.hide(ctx, linux)
+    for origin, slot in ctx.late_readonly:
+        plan.add(origin, ops.SETATTR, slot, RDONLY, 0, 0, 0, ops.NONE)
+    if (spec.get("root") or {}).get("readonly"):
+        plan.add("/root/readonly", ops.SETATTR, ctx.root, RDONLY, 0, 0, 0, ops.NONE)
+    _pivot(ctx, own_mounts)
+    _kernel_names(ctx, spec, linux)
+    _memory_and_personality(ctx, linux)
+    if program:
+        process.become(ctx, program, console)
+    elif options.gate:
+        plan.add("", ops.GATE, plan.fds.index("gate"))
+    return plan
+
+
+def _root_propagation(ctx: Context, linux: dict[str, Any]) -> None:
+    word = linux.get("rootfsPropagation")
+    if not word:
+        return
+    flag = PROPAGATION.get(word)
+    if flag is None:
+        raise errors.Error(f"unknown propagation {word!r}", pointer="/linux/rootfsPropagation")
+    if flag & MS_PRIVATE and ctx.options.no_pivot:
+        raise errors.Error("rootfsPropagation private is not possible with --no-pivot", pointer="/linux/rootfsPropagation")
+    ctx.propagation = flag
+
+
+def _root(ctx: Context, given: bool) -> None:
+    """The root's tree over its own path, in a mount namespace from which nothing propagates back."""
+    plan = ctx.plan
+    propagation = MS_PRIVATE if ctx.propagation & MS_PRIVATE else MS_SLAVE
+    ctx.call("/linux/rootfsPropagation", "mount", 0, "/", 0, propagation | MS_REC, 0)
+    tree = ops.NONE
+    if given:
+        tree = plan.fds.index("rootfs")
+        # The parent has cloned it in the host's namespace: out of the host's peer groups.
+        plan.add("/root/path", ops.SETATTR, tree, 0, 0, propagation, words.AT_RECURSIVE, ops.NONE)
+    ctx.root = plan.slot()
+    plan.add("/root/path", ops.ROOT, ctx.root, tree, ctx.facts.rootfs, ops.ROOT_RECURSIVE)
+
+
+def _plain_root(ctx: Context, spec: dict[str, Any], linux: dict[str, Any], entries: list[Any]) -> None:
+    """Without a mount namespace of its own the container may change nothing in the host's."""
+    asked = (
+        ("/mounts", entries),
+        ("/linux/maskedPaths", linux.get("maskedPaths")),
+        ("/linux/readonlyPaths", linux.get("readonlyPaths")),
+        ("/linux/rootfsPropagation", linux.get("rootfsPropagation")),
+        ("/root/readonly", (spec.get("root") or {}).get("readonly")),
+    )
+    for pointer, value in asked:
+        if value:
+            raise errors.Error(f"{pointer[1:].replace('/', '.')} needs a mount namespace", pointer=pointer)
+    ctx.root = ctx.plan.slot()
+    ctx.plan.add(
+        "/root/path", ops.OPEN, ctx.root, ops.NONE, ctx.facts.rootfs, words.O_PATH_DIRECTORY, 0, 0o040000, 0
+    )
+
+
+def _console(ctx: Context, program: dict[str, Any], flags: int) -> int:
+    """The terminal, made in the container's devpts; returns the slot of its slave."""
+    size = program.get("consoleSize") or {}
+    rows, columns = size.get("height") or 0, size.get("width") or 0
+    if not (0 <= rows <= 0xFFFF and 0 <= columns <= 0xFFFF):
+        raise errors.Error("console size is not within 65535", pointer="/process/consoleSize")
+    slave = ctx.plan.slot()
+    uid = program["user"]["uid"]
+    ctx.plan.add("/process/terminal", ops.CONSOLE, slave, ctx.root, rows, columns, uid, flags)
+    return slave
+
+
+def _make_cwd(ctx: Context, cwd: str) -> None:
+    """process.cwd may be missing; only CHDIR, as the user, says whether it can be used."""
+    if cwd != "/":
+        errnos = ops.errno_set(words.EACCES, words.EROFS)
+        ctx.plan.add(
+            "/process/cwd", ops.MKDIR, ctx.root, cwd, 0o755, ops.NONE, ops.NONE, flags=ops.F_IGNORE, errnos=errnos
+        )
+
+
+def _pivot(ctx: Context, own_mounts: bool) -> None:
+    plan, facts = ctx.plan, ctx.facts
+    if not own_mounts:
+        plan.add("/root/path", ops.PIVOT, ctx.root, ops.PIVOT_CHROOT)
+        return
+    if not ctx.options.no_pivot:
+        plan.add("/root/path", ops.PIVOT, ctx.root, ops.PIVOT_ROOT)
+    else:
+        # The old root stays reachable from inside: the host's procfs and sysfs must not.
+        denied = ops.errno_set(words.EPERM, words.EINVAL)
+        inside = facts.rootfs.rstrip("/") + "/"
+        for point, kind in facts.mounts:
+            if (kind == "proc" or kind == "sysfs") and not point.startswith(inside):
+                ctx.call("", "umount2", point, 2, flags=ops.F_ALT, errnos=denied)  # MNT_DETACH
+                ctx.call("", "mount", "tmpfs", point, "tmpfs", 0, 0)
+        plan.add("/root/path", ops.PIVOT, ctx.root, ops.PIVOT_MOVE)
+    if ctx.propagation:
+        ctx.call("/linux/rootfsPropagation", "mount", 0, "/", 0, ctx.propagation, 0)
+
+
+def _kernel_names(ctx: Context, spec: dict[str, Any], linux: dict[str, Any]) -> None:
+    """hostname, domainname, sysctl."""
+    for key, call in (("hostname", "sethostname"), ("domainname", "setdomainname")):
+        name = spec.get(key)
+        if name:
+            if "uts" not in ctx.namespaces:
+                raise errors.Error(f"unable to set {key} without a private UTS namespace", pointer=f"/{key}")
+            raw = name.encode("utf-8", "surrogateescape")
+            ctx.call(f"/{key}", call, raw, len(raw))
+    for key, value in (linux.get("sysctl") or {}).items():
+        origin = "/linux/sysctl/" + key.replace("~", "~0").replace("/", "~1")
+        path = sysctl_path(key)
+        if ".." in path.split("/"):
+            raise errors.Error(f"sysctl {key!r} is not a name", pointer=origin)
+        ctx.plan.add(
+            origin, ops.WRITE, ctx.procfs, path, value, ops.WRITE_PROCFS | ops.WRITE_SKIP_SAME
+        )
+
+
+def sysctl_path(key: str) -> str:
+    """File below /proc of a sysctl; the first separator tells which of ``.`` and ``/`` separates, sysctl.d(5)."""
+    dot, slash = key.find("."), key.find("/")
+    if dot >= 0 and (slash < 0 or dot < slash):
+        key = key.replace(".", "\0").replace("/", ".").replace("\0", "/")
+    return "sys/" + key
+
+
+def _memory_and_personality(ctx: Context, linux: dict[str, Any]) -> None:
+    personality = linux.get("personality")
+    if personality:
+        origin = "/linux/personality"
+        if personality.get("flags"):
+            raise errors.Error("personality flags are not supported", pointer=f"{origin}/flags")
+        domain = words.PERSONALITIES.get(personality["domain"])
+        if domain is None:
+            raise errors.Error(f"unknown personality {personality['domain']!r}", pointer=f"{origin}/domain")
+        ctx.call(origin, "personality", domain)
+    policy = linux.get("memoryPolicy")
+    if policy:
+        origin = "/linux/memoryPolicy"
+        mode = words.MEMORY_POLICIES.get(policy["mode"])
+        if mode is None:
+            raise errors.Error(f"unknown memory policy {policy['mode']!r}", pointer=f"{origin}/mode")
+        for word in policy.get("flags") or ():
+            flag = words.MEMORY_FLAGS.get(word)
+            if flag is None:
+                raise errors.Error(f"unknown memory policy flag {word!r}", pointer=f"{origin}/flags")
+            mode |= flag
+        mask = number_list(policy.get("nodes") or "", 1 << 14, f"{origin}/nodes")
+        blob = bit_mask(mask)
+        # The kernel reads one bit less than it is told.
+        ctx.call(origin, "set_mempolicy", mode, blob if mask else 0, len(blob) * 8 + 1 if mask else 0)
+
+
+def number_list(text: str, limit: int, pointer: str) -> set[int]:
+    """``0-3,7`` → numbers below ``limit``."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        part = part.strip()
+        if not part:
+            continue
+        first, dash, last = part.partition("-")
+        first, last = first.strip(), last.strip() if dash else first.strip()
+        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
+            raise errors.Error(f"{text!r} is not a list of numbers", pointer=pointer)
+        low, high = int(first), int(last)
+        if low > high or high >= limit:
+            raise errors.Error(f"{part} in {text!r} is out of range", pointer=pointer)
+        numbers.update(range(low, high + 1))
+    return numbers
+
+
+def bit_mask(numbers: set[int]) -> bytes:
+    """The kernel's bit mask of unsigned longs, at least one."""
+    value = 0
+    for number in numbers:
+        value |= 1 << number
+    return value.to_bytes((max(numbers, default=0) // 64 + 1) * 8, "little")
+
+
+def compile_exec(program: dict[str, Any], facts: Facts, options: Options) -> Plan:
+    """The plan of one more process in a container: ``options.namespaces`` are joined through its init's pidfd.
+
+    ``program``: a process object with user, args, cwd. Raises ``errors.Error``.
+    """
+    ctx = Context(facts, options)
+    plan = ctx.plan
+    options.gate = False
+    pidfd = plan.fd("pidfd")
+    ctx.procfs = plan.fd("procfs")
+    own_mounts = bool(options.namespaces & words.NEWNS)
+    if not own_mounts:
+        ctx.root = plan.fd("root")
+    ctx.userns = ctx.joined_user = bool(options.namespaces & words.NEWUSER)
+    if ctx.userns and options.users is not None:
+        ctx.uid_maps, ctx.gid_maps = options.users
+    affinity = program.get("execCPUAffinity") or {}
+    _affinity(ctx, affinity, "initial")
+    if options.cgroup_join == "sync":
+        ctx.sync("", ops.TAG_CGROUP)
+    _affinity(ctx, affinity, "final")
+    _join(ctx, pidfd)
+    process.session(ctx, program, create=False)
+    if own_mounts:
+        ctx.root = plan.slot()
+        plan.add("", ops.OPEN, ctx.root, ops.NONE, "/", words.O_PATH_DIRECTORY, 0, 0, 0)
+    else:
+        plan.add("", ops.PIVOT, ctx.root, ops.PIVOT_CHROOT)
+    console = _console(ctx, program, 0) if options.console else ops.NONE
+    process.become(ctx, program, console)
+    return plan
+
+
+def _join(ctx: Context, pidfd: int) -> None:
+    """Enter a container's namespaces."""
+    mask = ctx.options.namespaces
+    if mask:
+        ctx.plan.add("", ops.SETNS, pidfd, mask)
+    if ctx.userns:
+        namespaces.become_root(ctx, "")
+    if mask & (words.NEWPID | words.NEWUSER | words.NEWTIME):
+        ctx.plan.add("", ops.CLONE, 0)
+
+
+def _affinity(ctx: Context, affinity: dict[str, Any], key: str) -> None:
+    """execCPUAffinity: sched_setaffinity(2) before and after the move into the cgroup."""
+    text = affinity.get(key)
+    if text:
+        pointer = f"/process/execCPUAffinity/{key}"
+        numbers = number_list(text, 1 << 14, pointer)
+        if not numbers:
+            raise errors.Error(f"{text!r} names no CPU", pointer=pointer)
+        mask = bit_mask(numbers)
+        ctx.call(pointer, "sched_setaffinity", 0, len(mask), mask)
+
+
+def compile_hook(hook: dict[str, Any], facts: Facts, options: Options, pointer: str, *, inside: bool) -> Plan:
+    """The plan of a createContainer (``inside`` false: the root is not pivoted yet) or startContainer hook.
+
+    The environment is exactly the hook's (CVE-2025-23266); the working directory is the bundle or, inside, ``/``.
+    """
+    ctx = Context(facts, options)
+    plan = ctx.plan
+    pidfd = plan.fd("pidfd")
+    ctx.userns = ctx.joined_user = bool(options.namespaces & words.NEWUSER)
+    if ctx.userns and options.users is not None:
+        ctx.uid_maps, ctx.gid_maps = options.users
+    _join(ctx, pidfd)
+    ctx.root = plan.slot()
+    plan.add("", ops.OPEN, ctx.root, ops.NONE, "/", words.O_PATH_DIRECTORY, 0, 0, 0)
+    plan.add("", ops.CHDIR, ctx.root, "/" if inside else options.bundle)
+    arguments = tuple(hook.get("args") or (hook["path"],))
+    entries = tuple(hook.get("env") or ())
+    plan.add(pointer, ops.FIND_EXE, hook["path"], ops.NONE)
+    plan.add(pointer, ops.EXEC, arguments, len(arguments), entries, len(entries), ops.NONE)
+    return plan

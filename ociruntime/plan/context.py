@@ -1,0 +1,149 @@
+"""What the parts of the compiler share while one plan is made.
+
+Hot module.
+"""
+
+from __future__ import annotations
+
+from ociruntime import errors
+from ociruntime.plan import ops, words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ociruntime.plan.facts import Facts
+
+
+class Options:
+    """What the command line and the lifecycle decide, beside config.json.
+
+    * ``id``: container id; ``bundle``: its absolute path.
+    * ``no_pivot``, ``no_new_keyring``: as in ``create``.
+    * ``console``: a terminal is wanted (process.terminal).
+    * ``gate``: wait for `start` (``create``); without it the program runs at once (``run``).
+    * ``cgroup_join``: ``"sync"``: init waits until the parent has moved it (TAG_CGROUP); ``"clone3"``: it starts in its
+      cgroup; ``"none"``: it has none. execCPUAffinity.initial has its meaning only with ``"sync"``.
+    * ``cgroup_dirs``: hierarchy name (``""`` on v2) → host directory of the container's cgroup, for mounts of type
+      cgroup; an absent one means the cgroup of the runtime.
+    * ``seccomp_filter``: array of struct sock_filter or None; ``seccomp_flags``: SECCOMP_FILTER_FLAG_*;
+      ``seccomp_listener``: send the notification descriptor.
+    * ``notify_dir``: host directory with the sd_notify socket, bound read-only at /run/notify, or None.
+    * ``env``: more environment entries (``LISTEN_FDS=1``); they win over process.env.
+    * ``umask``: used when process.user.umask is absent.
+    * ``namespaces``: CLONE_NEW* mask that ``exec`` and hooks join through the container's pidfd.
+    * ``users``: (uidMappings, gidMappings) of a container that ``exec`` joins, or None.
+    """
+
+    __slots__ = (
+        "bundle",
+        "cgroup_dirs",
+        "cgroup_join",
+        "console",
+        "env",
+        "gate",
+        "id",
+        "namespaces",
+        "no_new_keyring",
+        "no_pivot",
+        "notify_dir",
+        "seccomp_filter",
+        "seccomp_flags",
+        "seccomp_listener",
+        "umask",
+        "users",
+    )
+
+    def __init__(self, container_id: str = "", bundle: str = "/") -> None:
+        self.id = container_id
+        self.bundle = bundle
+        self.no_pivot = False
+        self.no_new_keyring = False
+        self.console = False
+        self.gate = True
+        self.cgroup_join = "sync"
+        self.cgroup_dirs: dict[str, str] = {}
+        self.seccomp_filter: bytes | None = None
+        self.seccomp_flags = 0
+        self.seccomp_listener = False
+        self.notify_dir: str | None = None
+        self.env: list[str] = []
+        self.umask = 0o022
+        self.namespaces = 0
+        self.users: tuple[list[dict[str, int]], list[dict[str, int]]] | None = None
+
+
+class Context:
+    """One compilation: inputs, the plan so far, and the slots that several parts use."""
+
+    __slots__ = (
+        "calls",
+        "facts",
+        "gid_maps",
+        "joined_user",
+        "late_limit",
+        "late_readonly",
+        "namespaces",
+        "options",
+        "plan",
+        "procfs",
+        "propagation",
+        "root",
+        "uid_maps",
+        "userns",
+    )
+
+    def __init__(self, facts: Facts, options: Options) -> None:
+        self.facts = facts
+        self.options = options
+        self.plan = ops.Plan()
+        # Mappings of the user namespace that the container gets, when they are known.
+        self.uid_maps: list[dict[str, int]] = []
+        self.gid_maps: list[dict[str, int]] = []
+        # Namespace type → path, "" for a new one.
+        self.namespaces: dict[str, str] = {}
+        self.userns = False
+        self.joined_user = False
+        # MS_* that `/` gets at the end, 0: it stays as it is, a slave of the host's.
+        self.propagation = 0
+        # (origin, slot) of mounts that become read-only after devices and mount points have been made in them.
+        self.late_readonly: list[tuple[str, int]] = []
+        # RLIMIT_NOFILE that is too small for init itself: (origin, resource, soft, hard), set after the gate.
+        self.late_limit: tuple[str, int, int, int] | None = None
+        self.procfs = 0
+        self.root = 0
+        calls = words.SYSCALLS.get(facts.machine)
+        if calls is None:
+            raise errors.Error(f"machine {facts.machine} is not supported")
+        self.calls = calls
+
+    def call(self, origin: str, name: str, *args: Any, flags: int = 0, errnos: int = 0) -> None:
+        """Add one system call by name."""
+        self.plan.add(origin, ops.SYSCALL, self.calls[name], *args, flags=flags, errnos=errnos)
+
+    def sync(self, origin: str, tag: int) -> None:
+        """Add a rendezvous with the parent."""
+        self.plan.syncs.append(tag)
+        self.plan.add(origin, ops.SYNC, tag)
+
+
+def clean(path: str) -> str:
+    """An absolute path without empty, ``.`` and ``..`` components; relative ones begin at ``/``."""
+    if "." not in path and "//" not in path and path[:1] == "/" and path[-1:] != "/":
+        return path
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            if parts:
+                parts.pop()
+        elif part and part != ".":
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def mapped(container_id: int, mappings: list[dict[str, int]]) -> bool:
+    """Whether an id inside has one outside."""
+    for entry in mappings:
+        if 0 <= container_id - entry["containerID"] < entry["size"]:
+            return True
+    return False
