@@ -49,7 +49,7 @@ def manager(
     place = tree.clean_path(path or container_id)
     if place == "/":
         raise errors.Error("the root cgroup cannot be a container's", pointer="/linux/cgroupsPath")
-    mode = detect(root, proc)
+    mode, places = hierarchy.survey(root, proc)
     if mode == "v2":
         from ociruntime.cgroups.v2 import V2Manager
 
@@ -60,7 +60,7 @@ def manager(
         return DisabledManager("the host has no cgroup file system mounted", chosen=False)
     from ociruntime.cgroups.v1 import V1Manager
 
-    return V1Manager.plan(hierarchy.mounted(root, proc), place, rootless)
+    return V1Manager.plan(places, place, rootless)
 
 
 def from_state(state: Mapping[str, Any]) -> Manager:

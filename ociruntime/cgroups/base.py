@@ -99,9 +99,9 @@ class Manager:
 
     # -- processes ---------------------------------------------------------------------------------
 
-    def _freezer(self) -> str:
-        """Directory whose freezer rules the container's processes."""
-        raise NotImplementedError
+    def freezer_file(self) -> str:
+        """The file whose first letter says whether all is frozen: ``F`` (v1), ``1`` (v2); or ``""``."""
+        return ""
 
     def freeze(self, timeout: float = FREEZE_TIMEOUT) -> None:
         """Freeze all processes, wait until they are; thawed again when that takes more than ``timeout`` s."""

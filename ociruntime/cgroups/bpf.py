@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _TYPES = {"b": 1, "c": 2}
 _ACCESS = {"m": 1, "r": 2, "w": 4}
 _ALL = 7
+_GROUP = 4096  # rules, so that jumps fit their 16 bits
 
 # opcodes (RFC 9669): class | source | operation
 _LDX_W = 0x61  # dst = *(u32 *)(src + off)
@@ -56,24 +57,43 @@ _PROLOGUE = (
 
 
 def program(rules: Sequence[Rule]) -> bytes:
-    """The program for rules in their order, without a default for what none of them decides: deny."""
+    """The program for rules in their order; what none of them decides is denied.
+
+    The order among neighbours that all allow (or all deny) does not matter, so those with the same accesses share one
+    conclusion: the verifier follows every combination of conclusions, and lists of devices are long.
+    """
     blocks = [_PROLOGUE]
     final = _RETURN[0]
+    groups: dict[str, list[list[tuple[int, int]]]] = {}
+    current = True
     for allow, kind, major, minor, access, _ in reversed(rules):
         if kind == "a":  # decides about everything: no earlier rule is ever asked
             final = _RETURN[allow]
             break
-        blocks.append(_block(allow, kind, major, minor, access))
+        if allow != current:
+            blocks += _blocks(current, groups)
+            groups = {}
+            current = allow
+        tests = [(_TYPE, _TYPES[kind])]
+        if major >= 0:
+            tests.append((_MAJOR, major))
+        if minor >= 0:
+            tests.append((_MINOR, minor))
+        groups.setdefault(access, []).append(tests)
+    blocks += _blocks(current, groups)
     return b"".join(blocks) + final
 
 
-def _block(allow: bool, kind: str, major: int, minor: int, access: str) -> bytes:
-    """One rule: skipped unless it matches; returns when all that is asked has been decided."""
-    tests = [(_TYPE, _TYPES[kind])]
-    if major >= 0:
-        tests.append((_MAJOR, major))
-    if minor >= 0:
-        tests.append((_MINOR, minor))
+def _blocks(allow: bool, groups: dict[str, list[list[tuple[int, int]]]]) -> list[bytes]:
+    return [
+        _block(allow, access, group[start : start + _GROUP])
+        for access, group in groups.items()
+        for start in range(0, len(group), _GROUP)
+    ]
+
+
+def _block(allow: bool, access: str, group: list[list[tuple[int, int]]]) -> bytes:
+    """If a device passes all tests of one rule of the group, conclude, and return when all has been decided."""
     mask = 0
     for letter in access:
         mask |= _ACCESS[letter]
@@ -94,8 +114,17 @@ def _block(allow: bool, kind: str, major: int, minor: int, access: str) -> bytes
             + _RETURN[0]
         )
     out = b""
-    left = len(body) // 8 + len(tests)
-    for register, value in tests:
-        left -= 1
-        out += _insn(_JNE32_K, register, off=left, imm=value)
+    to_body = sum(len(tests) for tests in group)
+    for index, tests in enumerate(group):
+        to_next = len(tests)
+        last_rule = index == len(group) - 1
+        for register, value in tests:
+            to_body -= 1
+            to_next -= 1
+            if to_next or last_rule:
+                # not this rule: on to the next, or over the body after the last
+                off = to_next + len(body) // 8 if last_rule else to_next
+                out += _insn(_JNE32_K, register, off=off, imm=value)
+            else:
+                out += _insn(_JEQ32_K, register, off=to_body, imm=value)
     return out + body

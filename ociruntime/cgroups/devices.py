@@ -104,13 +104,21 @@ class Access:
                     self.exceptions[other] = rest
                 else:
                     del self.exceptions[other]
-            elif _covers(other, key):
+            elif _overlap(other, key):
                 # the kernel would accept this rule and go on as if it had never been written
                 raise errors.Error(
                     f"device rule {text(key, access)} cannot be taken out of the broader"
                     f" {text(other, held)} on cgroup v1",
                     pointer=pointer,
                 )
+
+
+def _overlap(one: Key, other: Key) -> bool:
+    return (
+        one[0] == other[0]
+        and (one[1] == other[1] or ANY in (one[1], other[1]))
+        and (one[2] == other[2] or ANY in (one[2], other[2]))
+    )
 
 
 def _covers(broad: Key, narrow: Key) -> bool:

@@ -29,35 +29,20 @@ def membership(pid: int | None = None, proc: str = "/proc") -> Membership:
     return found
 
 
-def detect(root: str = ROOT, proc: str = "/proc") -> str:
-    """``v2``, ``v1``, ``hybrid`` (v1 with a cgroup2 tree beside it) or ``none``."""
+def survey(root: str = ROOT, proc: str = "/proc") -> tuple[str, Membership]:
+    """The mode of the host, and (controllers, mount point) of each of its mounted hierarchies.
+
+    ``v2``; ``v1``; ``hybrid``: v1 with a cgroup2 tree, ``""``, beside it; ``none``. A hierarchy that is
+    mounted nowhere is left out: its controllers are not available.
+    """
     if files.exists(root + "/cgroup.controllers"):
-        return "v2"
+        return "v2", [("", root)]
     try:
         lines = membership(None, proc)
     except OSError:
-        return "none"
-    if not any(controllers for controllers, _ in lines):
-        return "none"
-    hybrid = ("" in dict(lines)) and files.exists(f"{root}/{UNIFIED}/cgroup.procs")
-    return "hybrid" if hybrid else "v1"
-
-
-def dir_name(controllers: str) -> str:
-    """Directory of a v1 hierarchy below /sys/fs/cgroup: ``name=systemd`` is mounted at ``systemd``."""
-    if not controllers:
-        return UNIFIED
-    return controllers[5:] if controllers.startswith("name=") else controllers
-
-
-def mounted(root: str = ROOT, proc: str = "/proc") -> list[tuple[str, str]]:
-    """(controllers, mount point) of each mounted v1 hierarchy and of the cgroup2 tree, ``""``, beside them.
-
-    Hierarchies that are mounted nowhere are left out: their controllers are not available.
-    """
+        return "none", []
     found = []
     table: dict[str, str] | None = None
-    lines = membership(None, proc)
     for controllers, _ in lines:
         name = dir_name(controllers)
         place = f"{root}/{name}"
@@ -68,7 +53,21 @@ def mounted(root: str = ROOT, proc: str = "/proc") -> list[tuple[str, str]]:
                 continue
             place = table[name]
         found.append((controllers, place))
-    return found
+    if not any(controllers for controllers, _ in found):
+        return "none", []
+    return ("v1" if all(controllers for controllers, _ in found) else "hybrid"), found
+
+
+def detect(root: str = ROOT, proc: str = "/proc") -> str:
+    """``v2``, ``v1``, ``hybrid`` or ``none``; see ``survey``."""
+    return survey(root, proc)[0]
+
+
+def dir_name(controllers: str) -> str:
+    """Directory of a v1 hierarchy below /sys/fs/cgroup: ``name=systemd`` is mounted at ``systemd``."""
+    if not controllers:
+        return UNIFIED
+    return controllers[5:] if controllers.startswith("name=") else controllers
 
 
 def _mount_table(proc: str, lines: Membership) -> dict[str, str]:
@@ -113,12 +112,16 @@ def mount_facts(
     (``cpu,cpuacct``, ``none,name=systemd``; ``""`` with name ``unified`` means type cgroup2).
     v2: a single entry with an empty name. ``cgroup path`` is that of the process (None: this one) in its hierarchy.
     """
-    paths = dict(membership(pid, proc))
-    if files.exists(root + "/cgroup.controllers"):
-        return [("", root, "", paths.get("", "/"))]
+    mode, places = survey(root, proc)
+    paths = dict(membership(pid, proc)) if places else {}
     return [
-        (dir_name(controllers), place, mount_options(controllers), paths.get(controllers, "/"))
-        for controllers, place in mounted(root, proc)
+        (
+            "" if mode == "v2" else dir_name(controllers),
+            place,
+            mount_options(controllers),
+            paths.get(controllers, "/"),
+        )
+        for controllers, place in places
     ]
 
 

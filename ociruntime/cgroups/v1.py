@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ociruntime.cgroups.base import Target
 
-_JOIN = posix.O_WRONLY | posix.O_CLOEXEC
+_WRITE = posix.O_WRONLY | posix.O_CLOEXEC
 
 
 class Place:
@@ -113,7 +113,7 @@ class V1Manager(Manager):
             if not place.controllers:
                 continue
             try:
-                fds.append(posix.open(place.leaf + "/tasks", _JOIN))
+                fds.append(posix.open(place.leaf + "/tasks", _WRITE))
             except OSError as exc:
                 if self.tolerates(exc):
                     continue
@@ -223,18 +223,28 @@ class V1Manager(Manager):
             return
         from ociruntime.cgroups import devices
 
-        name = "devices.list"
-        current = devices.parse_v1_list(files.read(f"{place.leaf}/{name}")) if update else None
-        for allow, text, pointer in devices.v1_writes(rules, current):
-            name = "devices.allow" if allow else "devices.deny"
-            try:
-                files.write(f"{place.leaf}/{name}", text)
-            except OSError as exc:
-                if not self.tolerates(exc):
-                    raise files.write_error(exc, name, text, pointer) from None
-                return
+        current = devices.parse_v1_list(files.read(place.leaf + "/devices.list")) if update else None
+        fds: dict[str, int] = {}
+        try:
+            for allow, text, pointer in devices.v1_writes(rules, current):
+                name = "devices.allow" if allow else "devices.deny"
+                try:
+                    if name not in fds:
+                        fds[name] = posix.open(f"{place.leaf}/{name}", _WRITE)
+                    posix.write(fds[name], text.encode())
+                except OSError as exc:
+                    if not self.tolerates(exc):
+                        raise files.write_error(exc, name, text, pointer) from None
+                    return
+        finally:
+            for fd in fds.values():
+                posix.close(fd)
 
     # -- processes ---------------------------------------------------------------------------------
+
+    def freezer_file(self) -> str:
+        place = self._place("freezer")
+        return place.leaf + "/freezer.state" if place else ""
 
     def _freezer(self) -> str:
         place = self._place("freezer")

@@ -320,6 +320,9 @@ class V2Manager(Manager):
 
     # -- processes ---------------------------------------------------------------------------------
 
+    def freezer_file(self) -> str:
+        return self._leaf + "/cgroup.freeze"
+
     def freeze(self, timeout: float = FREEZE_TIMEOUT) -> None:
         self._write_freeze("1")
         deadline = time.monotonic() + timeout
