@@ -1,0 +1,1 @@
+"""``python -m ociruntime.demo``: a container of this machine's own files, and the proof that it is one."""
