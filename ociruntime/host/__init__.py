@@ -31,7 +31,7 @@ seccomp
     ``send_listener(path, metadata, state, pid, fd)``: closes fd.
 procfs
     ``root() -> int``: verified O_PATH descriptor; ``open_pid(pid) -> int``; ``start_time(pid) -> int | None``;
-    ``read(dirfd, name) -> bytes``; ``write(dirfd, name, data)``; ``stat_fields(pid) -> (state, ppid, start_time) | None``.
+    ``read_file(path) -> bytes``; ``write(dirfd, name, data)``; ``stat_fields(pid) -> (state, ppid, start_time) | None``.
 unixsock
     ``connect(path, kind) -> int``, ``listen(dirfd, name, kind) -> int``: any path length; ``send(fd, data, fds=())``.
 notify

@@ -116,7 +116,7 @@ def is_device(path: str) -> bool:
 def _capabilities(facts: Facts) -> None:
     """Capability sets, the kernel's highest capability, and what they are worth here."""
     effective = 0
-    for line in procfs.read_file("/proc/self/status").split(b"\n"):
+    for line in procfs.read_record("/proc/self/status").split(b"\n"):
         if line[:3] == b"Cap":
             name, _, value = line.partition(b":\t")
             if name == b"CapEff":
@@ -125,8 +125,8 @@ def _capabilities(facts: Facts) -> None:
                 facts.cap_permitted = int(value, 16)
             elif name == b"CapBnd":
                 facts.cap_bounding = int(value, 16)
-    facts.cap_last = int(procfs.read_file("/proc/sys/kernel/cap_last_cap"))
-    facts.in_userns = procfs.read_file("/proc/self/uid_map").split() != _IDENTITY_MAP
+    facts.cap_last = int(procfs.read_record("/proc/sys/kernel/cap_last_cap"))
+    facts.in_userns = procfs.read_record("/proc/self/uid_map").split() != _IDENTITY_MAP
     facts.privileged = (
         facts.euid == 0
         and bool(effective >> CAP_SYS_ADMIN & 1)
@@ -153,7 +153,7 @@ def _owns_mounts() -> bool:
 def apparmor_enabled() -> bool:
     """Whether the AppArmor module is active."""
     try:
-        return procfs.read_file("/sys/module/apparmor/parameters/enabled")[:1] == b"Y"
+        return procfs.read_record("/sys/module/apparmor/parameters/enabled")[:1] == b"Y"
     except OSError:
         return False
 

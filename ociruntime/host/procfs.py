@@ -5,43 +5,37 @@ Hot module; proc(5). `state`, `kill` and `delete` use the functions that need a 
 
 from __future__ import annotations
 
+import errno
 import posix
 
 from ociruntime import errors
 
 PATH = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
-_LIMIT = 1 << 20  # no file read here comes near it
-
-
-def read(dirfd: int, name: str) -> bytes:
-    """The whole of a small file below ``dirfd``; OSError."""
-    fd = posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=dirfd)
-    try:
-        return read_all(fd)
-    finally:
-        posix.close(fd)
+_LIMIT = 16 << 20  # bytes; a mount table of 100,000 lines
 
 
 def read_file(path: str) -> bytes:
-    """The whole of a small file of the kernel; OSError."""
+    """The whole of a file of the kernel; OSError."""
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        return read_all(fd)
+        data = b""
+        # A read may end early, where the next record does not fit into the kernel's page.
+        while chunk := posix.read(fd, 65536):
+            data += chunk
+            if len(data) > _LIMIT:
+                raise OSError(errno.EFBIG, posix.strerror(errno.EFBIG), path)
+        return data
     finally:
         posix.close(fd)
 
 
-def read_all(fd: int) -> bytes:
-    """What is left to read of ``fd``, at most 1 MiB; OSError."""
-    data = posix.read(fd, 8192)
-    if len(data) < 2048:  # seq_file hands out a page at a time, and this was the last
-        return data
-    while len(data) < _LIMIT:
-        more = posix.read(fd, 65536)
-        if not more:
-            break
-        data += more
-    return data
+def read_record(path: str) -> bytes:
+    """A file of the kernel that is one record (stat, status, a number), with one read; OSError."""
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return posix.read(fd, 16384)
+    finally:
+        posix.close(fd)
 
 
 def write(dirfd: int, name: str, data: bytes) -> None:
@@ -110,7 +104,7 @@ def parse_stat(data: bytes) -> tuple[str, int, int]:
 def stat_fields(pid: int) -> tuple[str, int, int] | None:
     """As parse_stat() for a process, None when there is none."""
     try:
-        return parse_stat(read_file(f"/proc/{pid}/stat"))
+        return parse_stat(read_record(f"/proc/{pid}/stat"))
     except (FileNotFoundError, ProcessLookupError):
         return None
 
@@ -124,7 +118,7 @@ def start_time(pid: int) -> int | None:
 def command_name(pid: int) -> str:
     """The command name that the kernel keeps for a process, dead or not; empty when there is no process."""
     try:
-        data = read_file(f"/proc/{pid}/stat")
+        data = read_record(f"/proc/{pid}/stat")
     except OSError:
         return ""
     return data[data.index(b"(") + 1 : data.rindex(b")")].decode("utf-8", "replace")

@@ -1,0 +1,130 @@
+"""Reading /proc and sockets by descriptor."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ociruntime.host import procfs, unixsock
+
+
+def test_stat_of_a_process_with_an_awkward_name() -> None:
+    data = b"42 (a) S 1 (b\n) R 7 42 " + b" ".join(b"%d" % n for n in range(6, 22)) + b" 987 0"
+    assert procfs.parse_stat(data) == ("R", 7, 987)
+
+
+def test_own_process() -> None:
+    fields = procfs.stat_fields(os.getpid())
+    assert fields is not None
+    assert fields[1] == os.getppid()
+    assert procfs.start_time(os.getpid()) == fields[2]
+    assert procfs.command_name(os.getpid()) == Path("/proc/self/comm").read_text().rstrip("\n")
+
+
+def test_zombie_and_no_process() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    for _ in range(200):
+        fields = procfs.stat_fields(child.pid)
+        if fields is not None and fields[0] == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("no zombie")
+    assert fields[1] == os.getpid()
+    child.wait()
+    assert procfs.stat_fields(child.pid) is None
+    assert procfs.start_time(child.pid) is None
+    assert procfs.command_name(child.pid) == ""
+    with pytest.raises(FileNotFoundError):
+        procfs.open_pid(child.pid)
+
+
+@pytest.mark.parametrize("size", [0, 10, 65536, 3_000_000])
+def test_read_file(tmp_path: Path, size: int) -> None:
+    (tmp_path / "file").write_bytes(b"x" * size)
+    assert procfs.read_file(str(tmp_path / "file")) == b"x" * size
+
+
+def test_read_file_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", 17 << 20)
+    with pytest.raises(OSError, match="File too large"):
+        procfs.read_file(str(tmp_path / "file"))
+
+
+def test_a_file_of_many_records_is_read_whole() -> None:
+    assert procfs.read_file("/proc/self/maps").endswith(b"\n")
+
+
+def test_write_replaces_nothing_but_writes_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old old")
+    fd = os.open(tmp_path, procfs.PATH)
+    try:
+        procfs.write(fd, "file", b"new")
+    finally:
+        os.close(fd)
+    assert (tmp_path / "file").read_bytes() == b"new old"
+
+
+@pytest.mark.parametrize("depth", [1, 40])
+@pytest.mark.parametrize("kind", [unixsock.STREAM, unixsock.SEQPACKET])
+def test_sockets_with_short_and_long_paths(tmp_path: Path, depth: int, kind: int) -> None:
+    directory = tmp_path.joinpath(*["directory"] * depth)
+    directory.mkdir(parents=True)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    listener = socket.socket(fileno=unixsock.listen(fd, "sock", kind))
+    os.close(fd)
+    client = unixsock.connect(str(directory / "sock"), kind)
+    peer, _ = listener.accept()
+    handed = os.open("/dev/null", os.O_RDONLY)
+    try:
+        assert not os.get_inheritable(client)
+        unixsock.send(client, b"hello", (handed,))
+        data, fds, _, _ = socket.recv_fds(peer, 100, 4)
+        assert data == b"hello"
+        assert os.readlink(f"/proc/self/fd/{fds[0]}") == "/dev/null"
+        os.close(fds[0])
+        os.fstat(client)  # send() does not close
+    finally:
+        os.close(handed)
+        os.close(client)
+        peer.close()
+        listener.close()
+
+
+def test_a_large_message_on_a_stream(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        unixsock.send(ours.fileno(), b"x" * 1_000_000, (0,))
+        os._exit(0)
+    ours.close()
+    total = 0
+    data, fds, _, _ = socket.recv_fds(theirs, 65536, 1)
+    os.close(fds[0])
+    while data:
+        total += len(data)
+        data = theirs.recv(65536)
+    theirs.close()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert total == 1_000_000
+
+
+def test_abstract_socket_and_failure(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    name = f"ociruntime-test-{os.getpid()}"
+    listener.bind(f"\0{name}")
+    listener.listen()
+    os.close(unixsock.connect(f"@{name}"))
+    listener.close()
+    before = os.listdir("/proc/self/fd")
+    for path in (str(tmp_path / "absent"), str(tmp_path / ("n" * 150)), f"/{'d' * 120}/x"):
+        with pytest.raises(OSError):
+            unixsock.connect(path)
+    assert os.listdir("/proc/self/fd") == before
