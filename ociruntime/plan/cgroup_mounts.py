@@ -18,7 +18,9 @@ def add(ctx: Context, origin: str, destination: str, options: Options) -> None:
     """All operations of one cgroup mount. ``ro`` holds for every mount in it (CVE-2023-25809)."""
     facts = ctx.facts
     if facts.cgroup_mode == "none" or not facts.cgroup_mounts:
-        ctx.plan.warnings.append(f"{destination} is left out: the host has no cgroup file system mounted")
+        ctx.plan.warnings.append(
+            f"{destination} is left out: the host has no cgroup file system mounted"
+        )
         return
     if facts.cgroup_mode == "v2":
         _unified(ctx, origin, destination, options)
@@ -51,7 +53,7 @@ def _unified(ctx: Context, origin: str, destination: str, options: Options) -> N
         tree,
         "cgroup2",
         "cgroup",
-        options.superblock + options.data,
+        tuple(options.superblock + options.data),
         len(options.superblock) + len(options.data),
         options.attr_set,
         flags=ops.F_ALT,
@@ -68,25 +70,52 @@ def _hierarchies(ctx: Context, origin: str, destination: str, options: Options) 
     base, own = plan.slot(), _own_namespace(ctx)
     attributes = options.attr_set & ~RDONLY
     plan.add(origin, ops.FSMOUNT, base, "tmpfs", "tmpfs", ("mode=755",), 1, attributes)
-    plan.add(origin, ops.ATTACH, base, ctx.root, destination, ops.TARGET_DIR, 0, ops.NONE)
+    plan.add(origin, ops.ATTACH, base, ctx.root, destination, ops.TARGET_DIR, 0, base)
     flags, errnos = (ops.F_ALT, ops.errno_set(words.EPERM, words.EBUSY)) if own else (0, 0)
     for name, place, data, path in ctx.facts.cgroup_mounts:
         tree = plan.slot()
         if own:
-            kind, items = ("cgroup", data.split(",")) if data else ("cgroup2", [])
+            kind, items = ("cgroup", tuple(data.split(","))) if data else ("cgroup2", ())
             plan.add(
-                origin, ops.FSMOUNT, tree, kind, "cgroup", items, len(items), attributes, flags=flags, errnos=errnos
+                origin,
+                ops.FSMOUNT,
+                tree,
+                kind,
+                "cgroup",
+                items,
+                len(items),
+                attributes,
+                flags=flags,
+                errnos=errnos,
             )
         plan.add(origin, ops.TREE, tree, ops.NONE, _directory(ctx, name, place, path), 0, 0)
-        plan.add(origin, ops.ATTACH, tree, ctx.root, f"{destination}/{name}", ops.TARGET_DIR, 0, ops.NONE)
+        plan.add(
+            origin, ops.ATTACH, tree, ctx.root, f"{destination}/{name}", ops.TARGET_DIR, 0, ops.NONE
+        )
         if "," in name and name == data:
             for controller in name.split(","):
                 plan.add(origin, ops.SYMLINK, ctx.root, f"{destination}/{controller}", name)
     # One change of the whole tree gives every mount in it the attributes that were asked for.
     plan.add(
-        origin, ops.SETATTR, base, options.attr_set, options.attr_clr, 0, words.AT_RECURSIVE, ops.NONE
+        origin,
+        ops.SETATTR,
+        base,
+        options.attr_set,
+        options.attr_clr,
+        0,
+        words.AT_RECURSIVE,
+        ops.NONE,
     )
     if options.rec_set or options.rec_clr:
-        plan.add(origin, ops.SETATTR, base, options.rec_set, options.rec_clr, 0, words.AT_RECURSIVE, ops.NONE)
+        plan.add(
+            origin,
+            ops.SETATTR,
+            base,
+            options.rec_set,
+            options.rec_clr,
+            0,
+            words.AT_RECURSIVE,
+            ops.NONE,
+        )
     for flag in options.propagation:
         mounts.set_propagation(ctx, origin, base, flag)

@@ -82,7 +82,10 @@ def _root_propagation(ctx: Context, linux: dict[str, Any]) -> None:
     if flag is None:
         raise errors.Error(f"unknown propagation {word!r}", pointer="/linux/rootfsPropagation")
     if flag & MS_PRIVATE and ctx.options.no_pivot:
-        raise errors.Error("rootfsPropagation private is not possible with --no-pivot", pointer="/linux/rootfsPropagation")
+        raise errors.Error(
+            "rootfsPropagation private is not possible with --no-pivot",
+            pointer="/linux/rootfsPropagation",
+        )
     ctx.propagation = flag
 
 
@@ -100,7 +103,9 @@ def _root(ctx: Context, given: bool) -> None:
     plan.add("/root/path", ops.ROOT, ctx.root, tree, ctx.facts.rootfs, ops.ROOT_RECURSIVE)
 
 
-def _plain_root(ctx: Context, spec: dict[str, Any], linux: dict[str, Any], entries: list[Any]) -> None:
+def _plain_root(
+    ctx: Context, spec: dict[str, Any], linux: dict[str, Any], entries: list[Any]
+) -> None:
     """Without a mount namespace of its own the container may change nothing in the host's."""
     asked = (
         ("/mounts", entries),
@@ -111,10 +116,20 @@ def _plain_root(ctx: Context, spec: dict[str, Any], linux: dict[str, Any], entri
     )
     for pointer, value in asked:
         if value:
-            raise errors.Error(f"{pointer[1:].replace('/', '.')} needs a mount namespace", pointer=pointer)
+            raise errors.Error(
+                f"{pointer[1:].replace('/', '.')} needs a mount namespace", pointer=pointer
+            )
     ctx.root = ctx.plan.slot()
     ctx.plan.add(
-        "/root/path", ops.OPEN, ctx.root, ops.NONE, ctx.facts.rootfs, words.O_PATH_DIRECTORY, 0, 0o040000, 0
+        "/root/path",
+        ops.OPEN,
+        ctx.root,
+        ops.NONE,
+        ctx.facts.rootfs,
+        words.O_PATH_DIRECTORY,
+        0,
+        0o040000,
+        0,
     )
 
 
@@ -135,7 +150,15 @@ def _make_cwd(ctx: Context, cwd: str) -> None:
     if cwd != "/":
         errnos = ops.errno_set(words.EACCES, words.EROFS)
         ctx.plan.add(
-            "/process/cwd", ops.MKDIR, ctx.root, cwd, 0o755, ops.NONE, ops.NONE, flags=ops.F_IGNORE, errnos=errnos
+            "/process/cwd",
+            ops.MKDIR,
+            ctx.root,
+            cwd,
+            0o755,
+            ops.NONE,
+            ops.NONE,
+            flags=ops.F_IGNORE,
+            errnos=errnos,
         )
 
 
@@ -165,7 +188,9 @@ def _kernel_names(ctx: Context, spec: dict[str, Any], linux: dict[str, Any]) -> 
         name = spec.get(key)
         if name:
             if "uts" not in ctx.namespaces:
-                raise errors.Error(f"unable to set {key} without a private UTS namespace", pointer=f"/{key}")
+                raise errors.Error(
+                    f"unable to set {key} without a private UTS namespace", pointer=f"/{key}"
+                )
             raw = name.encode("utf-8", "surrogateescape")
             ctx.call(f"/{key}", call, raw, len(raw))
     for key, value in (linux.get("sysctl") or {}).items():
@@ -194,23 +219,31 @@ def _memory_and_personality(ctx: Context, linux: dict[str, Any]) -> None:
             raise errors.Error("personality flags are not supported", pointer=f"{origin}/flags")
         domain = words.PERSONALITIES.get(personality["domain"])
         if domain is None:
-            raise errors.Error(f"unknown personality {personality['domain']!r}", pointer=f"{origin}/domain")
+            raise errors.Error(
+                f"unknown personality {personality['domain']!r}", pointer=f"{origin}/domain"
+            )
         ctx.call(origin, "personality", domain)
     policy = linux.get("memoryPolicy")
     if policy:
         origin = "/linux/memoryPolicy"
         mode = words.MEMORY_POLICIES.get(policy["mode"])
         if mode is None:
-            raise errors.Error(f"unknown memory policy {policy['mode']!r}", pointer=f"{origin}/mode")
+            raise errors.Error(
+                f"unknown memory policy {policy['mode']!r}", pointer=f"{origin}/mode"
+            )
         for word in policy.get("flags") or ():
             flag = words.MEMORY_FLAGS.get(word)
             if flag is None:
-                raise errors.Error(f"unknown memory policy flag {word!r}", pointer=f"{origin}/flags")
+                raise errors.Error(
+                    f"unknown memory policy flag {word!r}", pointer=f"{origin}/flags"
+                )
             mode |= flag
         mask = number_list(policy.get("nodes") or "", 1 << 14, f"{origin}/nodes")
         blob = bit_mask(mask)
         # The kernel reads one bit less than it is told.
-        ctx.call(origin, "set_mempolicy", mode, blob if mask else 0, len(blob) * 8 + 1 if mask else 0)
+        ctx.call(
+            origin, "set_mempolicy", mode, blob if mask else 0, len(blob) * 8 + 1 if mask else 0
+        )
 
 
 def number_list(text: str, limit: int, pointer: str) -> set[int]:
@@ -295,7 +328,9 @@ def _affinity(ctx: Context, affinity: dict[str, Any], key: str) -> None:
         ctx.call(pointer, "sched_setaffinity", 0, len(mask), mask)
 
 
-def compile_hook(hook: dict[str, Any], facts: Facts, options: Options, pointer: str, *, inside: bool) -> Plan:
+def compile_hook(
+    hook: dict[str, Any], facts: Facts, options: Options, pointer: str, *, inside: bool
+) -> Plan:
     """The plan of a createContainer (``inside`` false: the root is not pivoted yet) or startContainer hook.
 
     The environment is exactly the hook's (CVE-2025-23266); the working directory is the bundle or, inside, ``/``.

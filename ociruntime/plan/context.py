@@ -116,6 +116,7 @@ class Context:
         if calls is None:
             raise errors.Error(f"machine {facts.machine} is not supported")
         self.calls = calls
+        self.plan.machine = facts.machine
 
     def call(self, origin: str, name: str, *args: Any, flags: int = 0, errnos: int = 0) -> None:
         """Add one system call by name."""
@@ -143,7 +144,4 @@ def clean(path: str) -> str:
 
 def mapped(container_id: int, mappings: list[dict[str, int]]) -> bool:
     """Whether an id inside has one outside."""
-    for entry in mappings:
-        if 0 <= container_id - entry["containerID"] < entry["size"]:
-            return True
-    return False
+    return any(0 <= container_id - entry["containerID"] < entry["size"] for entry in mappings)

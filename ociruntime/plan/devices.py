@@ -45,8 +45,12 @@ def read(ctx: Context, linux: dict[str, Any], mounts: Iterable[Any]) -> list[Dev
         origin = f"/linux/devices/{index}"
         major, minor = device.get("major") or 0, device.get("minor") or 0
         if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-            raise errors.Error(f"device {major}:{minor} is beyond the kernel's range", pointer=origin)
-        devices.append((origin, path, mode, major, minor, device.get("uid") or 0, device.get("gid") or 0))
+            raise errors.Error(
+                f"device {major}:{minor} is beyond the kernel's range", pointer=origin
+            )
+        devices.append(
+            (origin, path, mode, major, minor, device.get("uid") or 0, device.get("gid") or 0)
+        )
     for path, major, minor in words.DEFAULT_DEVICES:
         if path not in listed:
             devices.append(("", path, 0o020666, major, minor, 0, 0))
@@ -56,7 +60,9 @@ def read(ctx: Context, linux: dict[str, Any], mounts: Iterable[Any]) -> list[Dev
         if mode & _S_IFMT == _S_IFIFO:
             continue
         if not ctx.facts.devices.get(path):
-            raise errors.Error(f"{path}: no such device on the host, and none can be made", pointer=origin or None)
+            raise errors.Error(
+                f"{path}: no such device on the host, and none can be made", pointer=origin or None
+            )
         if ctx.facts.privileged:
             name = "device:" + path
             if name not in ctx.plan.fds:
@@ -101,17 +107,34 @@ def hide(ctx: Context, linux: dict[str, Any]) -> None:
     errnos = words.ENOTDIR
     for index, path in enumerate(linux.get("readonlyPaths") or ()):
         plan.add(
-            f"/linux/readonlyPaths/{index}", ops.READONLY, root, clean(path), flags=ops.F_IGNORE, errnos=errnos
+            f"/linux/readonlyPaths/{index}",
+            ops.READONLY,
+            root,
+            clean(path),
+            flags=ops.F_IGNORE,
+            errnos=errnos,
         )
     masked = linux.get("maskedPaths") or ()
     if not masked:
         return
     # The host's null device, verified, never the container's (CVE-2025-31133); one empty directory for all.
     null, empty = plan.slot(), plan.slot()
-    plan.add("/linux/maskedPaths", ops.OPEN, null, ops.NONE, "/dev/null", words.O_PATH, 0, 0o020000, number(1, 3))
+    plan.add(
+        "/linux/maskedPaths",
+        ops.OPEN,
+        null,
+        ops.NONE,
+        "/dev/null",
+        words.O_PATH,
+        0,
+        0o020000,
+        number(1, 3),
+    )
     data = ("nr_blocks=1", "nr_inodes=1")
     attributes = RDONLY | NOSUID | NODEV | NOEXEC
-    plan.add("/linux/maskedPaths", ops.FSMOUNT, empty, "tmpfs", "tmpfs", data, len(data), attributes)
+    plan.add(
+        "/linux/maskedPaths", ops.FSMOUNT, empty, "tmpfs", "tmpfs", data, len(data), attributes
+    )
     for index, path in enumerate(masked):
         plan.add(
             f"/linux/maskedPaths/{index}",

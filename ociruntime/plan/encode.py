@@ -23,13 +23,17 @@ _PADDING = tuple((0,) * (7 - count) for count in range(8))
 def encode(plan: Plan, first_fd: int) -> bytes:
     """The bytes that init maps. ``first_fd``: descriptor number of slot 0 (3 + preserved descriptors).
 
-    An int is a number, a str or bytes a blob, a tuple or list a vector of NUL-ended strings. Equal blobs are
+    An int is a number, a str or bytes a blob, a tuple a vector of NUL-ended strings. Equal blobs are
     stored once. Raises ``errors.Error`` for what the format cannot hold; nothing is ever truncated.
     """
     if len(plan.ops) > _MAX_OPS:
-        raise errors.Error(f"the plan has {len(plan.ops)} operations, {_MAX_OPS} at most are possible")
+        raise errors.Error(
+            f"the plan has {len(plan.ops)} operations, {_MAX_OPS} at most are possible"
+        )
     if plan.slots > _MAX_SLOTS:
-        raise errors.Error(f"the plan needs {plan.slots} descriptors, {_MAX_SLOTS} at most are possible")
+        raise errors.Error(
+            f"the plan needs {plan.slots} descriptors, {_MAX_SLOTS} at most are possible"
+        )
     if not 3 <= first_fd <= _MAX_FD:
         raise errors.Error(f"cannot preserve {first_fd - 3} descriptors")
     pack = _OPERATION.pack
@@ -43,10 +47,8 @@ def encode(plan: Plan, first_fd: int) -> bytes:
         values.clear()
         for argument in arguments:
             if argument.__class__ is int:
-                values.append(argument & 0xFFFFFFFFFFFFFFFF)  # type: ignore[operator]
+                values.append(argument & 0xFFFFFFFFFFFFFFFF)
                 continue
-            if argument.__class__ is list:
-                argument = tuple(argument)  # type: ignore[arg-type]
             reference = known.get(argument)
             if reference is None:
                 blob = _blob(argument, plan, len(records))
@@ -88,27 +90,23 @@ def _kinds(arguments: tuple[Argument, ...]) -> int:
 
 def _blob(argument: Argument, plan: Plan, index: int) -> bytes:
     """One argument's bytes, without the NUL that ends every blob."""
-    if argument.__class__ is bytes:
-        return argument  # type: ignore[return-value]
-    if argument.__class__ is str:
-        blob = argument.encode("utf-8", "surrogateescape")  # type: ignore[union-attr]
-        if b"\0" in blob:
-            raise _nul(plan, index, blob)
-        return blob
-    texts = []
-    for text in argument:  # type: ignore[union-attr]
-        raw = text if text.__class__ is bytes else text.encode("utf-8", "surrogateescape")  # type: ignore[union-attr]
-        if b"\0" in raw:  # type: ignore[operator]
-            raise _nul(plan, index, raw)  # type: ignore[arg-type]
-        texts.append(raw)
-    # The last string's NUL is the one that follows the blob: it must count here.
-    texts.append(b"")
-    return b"\0".join(texts)  # type: ignore[arg-type]
+    if isinstance(argument, bytes):
+        return argument
+    texts = (argument,) if isinstance(argument, str) else argument
+    raws = []
+    assert not isinstance(texts, int)
+    for text in texts:
+        raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+        if b"\0" in raw:
+            raise _nul(plan, index, raw)
+        raws.append(raw)
+    if texts is argument:
+        # The last string's NUL is the one that follows the blob: it must count here.
+        raws.append(b"")
+    return b"\0".join(raws)
 
 
 def _nul(plan: Plan, index: int, text: bytes) -> errors.Error:
     """A string that the kernel would cut short (CVE-2021-43784)."""
     shown = text.decode("utf-8", "replace").replace("\0", "\\0")
     return errors.Error(f"NUL byte in {shown[:200]!r}", pointer=plan.origins[index] or None)
-
-

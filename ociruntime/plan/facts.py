@@ -21,7 +21,8 @@ class Facts:
     * ``cap_last``: highest capability number of the kernel; ``cap_bounding``, ``cap_permitted``: masks of the runtime.
     * ``sources``: for bind mounts, mounts[] index → ``"dir"``, ``"file"`` or an errno (int) when it cannot be used.
     * ``devices``: in a user namespace: host device path → True when it can be bound.
-    * ``cgroup_mode``: ``"v1"``, ``"hybrid"``, ``"v2"``, ``"none"``; ``cgroup_mounts``: as ociruntime.cgroups.mount_facts().
+    * ``cgroup_mode``: ``"v1"``, ``"hybrid"``, ``"v2"``, ``"none"``;
+      ``cgroup_mounts``: as ociruntime.cgroups.mount_facts().
     * ``rootfs``: absolute host path of root.path.
     * ``apparmor``, ``selinux``: the LSM is enabled.
     * ``mounts``: (mount point, file system type) of the host's mount table, only for --no-pivot.

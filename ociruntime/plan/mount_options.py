@@ -68,7 +68,15 @@ IDMAPPED = {"idmap": False, "ridmap": True}
 FLAGS = ("remount", "tmpcopyup")
 
 # MOUNT_ATTR_* → MS_*, for mount(2).
-_MS = ((RDONLY, 1), (NOSUID, 2), (NODEV, 4), (NOEXEC, 8), (NOSYMFOLLOW, 256), (NOATIME, 1024), (NODIRATIME, 2048))
+_MS = (
+    (RDONLY, 1),
+    (NOSUID, 2),
+    (NODEV, 4),
+    (NOEXEC, 8),
+    (NOSYMFOLLOW, 256),
+    (NOATIME, 1024),
+    (NODIRATIME, 2048),
+)
 
 
 class Options:

@@ -52,13 +52,15 @@ def read(ctx: Context, spec: dict[str, Any]) -> list[Entry]:
     return entries
 
 
-def _bind_source(ctx: Context, index: int, origin: str, options: Options, mount: dict[str, Any]) -> None:
+def _bind_source(
+    ctx: Context, index: int, origin: str, options: Options, mount: dict[str, Any]
+) -> None:
     """Check a bind mount's source and, when the parent opens it, say what it has to make of it."""
     source = host_path(ctx, mount.get("source") or "")
     kind = ctx.facts.sources.get(index, "dir")
     if kind.__class__ is int:
         raise errors.Error(
-            f"bind source {source}: {errors.strerror(kind)}",  # type: ignore[arg-type]
+            f"bind source {source}: {errors.strerror(kind)}",
             pointer=f"{origin}/source",
         )
     idmap = _idmap(ctx, origin, options, mount)
@@ -92,7 +94,9 @@ def _idmap(ctx: Context, origin: str, options: Options, mount: dict[str, Any]) -
         return None
     if not uids and not gids:
         if not ctx.userns:
-            raise errors.Error("an id-mapped mount without mappings needs a user namespace", pointer=origin)
+            raise errors.Error(
+                "an id-mapped mount without mappings needs a user namespace", pointer=origin
+            )
         uids, gids = ctx.uid_maps or None, ctx.gid_maps or None
     return (bool(options.idmap), uids, gids)
 
@@ -131,14 +135,18 @@ def add(ctx: Context, entries: list[Entry], label: str) -> None:
     ctx.late_readonly = late
 
 
-def _bind(ctx: Context, index: int, origin: str, destination: str, options: Options, mount: dict[str, Any]) -> None:
+def _bind(
+    ctx: Context, index: int, origin: str, destination: str, options: Options, mount: dict[str, Any]
+) -> None:
     plan = ctx.plan
     if ctx.facts.privileged:
         tree = plan.fds.index(f"mount:{index}")
     else:
         tree = plan.slot()
         source = host_path(ctx, mount.get("source") or "")
-        plan.add(origin, ops.TREE, tree, ops.NONE, source, words.AT_RECURSIVE if options.bind else 0, 0)
+        plan.add(
+            origin, ops.TREE, tree, ops.NONE, source, words.AT_RECURSIVE if options.bind else 0, 0
+        )
         set_attributes(ctx, origin, tree, options)
     target = ops.TARGET_FILE if ctx.facts.sources.get(index) == "file" else ops.TARGET_DIR
     resolve = words.RESOLVE_NO_SYMLINKS if destination in _IN_ORDINARY_DIRECTORY else 0
@@ -151,7 +159,16 @@ def set_attributes(ctx: Context, origin: str, tree: int, options: Options) -> No
     if options.attr_set or options.attr_clr:
         add_op(origin, ops.SETATTR, tree, options.attr_set, options.attr_clr, 0, 0, ops.NONE)
     if options.rec_set or options.rec_clr:
-        add_op(origin, ops.SETATTR, tree, options.rec_set, options.rec_clr, 0, words.AT_RECURSIVE, ops.NONE)
+        add_op(
+            origin,
+            ops.SETATTR,
+            tree,
+            options.rec_set,
+            options.rec_clr,
+            0,
+            words.AT_RECURSIVE,
+            ops.NONE,
+        )
     for flag in options.propagation:
         set_propagation(ctx, origin, tree, flag)
 
@@ -201,7 +218,18 @@ def _file_system(
     flags = errnos = 0
     if kind == "sysfs" and ctx.userns and "network" not in ctx.namespaces:
         flags, errnos = ops.F_ALT, words.EPERM
-    plan.add(origin, ops.FSMOUNT, tree, kind, source, data, len(data), attributes, flags=flags, errnos=errnos)
+    plan.add(
+        origin,
+        ops.FSMOUNT,
+        tree,
+        kind,
+        source,
+        tuple(data),
+        len(data),
+        attributes,
+        flags=flags,
+        errnos=errnos,
+    )
     if flags:
         # The network namespace belongs to the host: its sysfs can only be shown, read-only.
         plan.add(origin, ops.TREE, tree, ops.NONE, "/sys", words.AT_RECURSIVE, 0)
@@ -225,13 +253,20 @@ def _file_system(
     resolve = 0
     if kind == "proc" or kind == "sysfs" or destination in _IN_ORDINARY_DIRECTORY:
         resolve = words.RESOLVE_NO_SYMLINKS
-    plan.add(origin, ops.ATTACH, tree, ctx.root, destination, ops.TARGET_DIR, resolve, ops.NONE)
+    kept = tree if delayed else ops.NONE
+    plan.add(origin, ops.ATTACH, tree, ctx.root, destination, ops.TARGET_DIR, resolve, kept)
     if delayed:
         late.append((origin, tree))
 
 
 def _by_mount(
-    ctx: Context, origin: str, destination: str, kind: str, source: str, options: Options, data: list[str]
+    ctx: Context,
+    origin: str,
+    destination: str,
+    kind: str,
+    source: str,
+    options: Options,
+    data: list[str],
 ) -> None:
     """A mount whose data is too long for fsconfig(2): mount(2) onto the working directory, which is the target."""
     text = ",".join(item for item in data if item not in mount_options.SUPERBLOCK and item != "ro")
@@ -266,6 +301,15 @@ def _remount(ctx: Context, origin: str, destination: str, kind: str, options: Op
     if options.bind is not None and (options.attr_set or options.attr_clr):
         plan.add(origin, ops.SETATTR, tree, options.attr_set, options.attr_clr, 0, 0, ops.NONE)
     if options.rec_set or options.rec_clr:
-        plan.add(origin, ops.SETATTR, tree, options.rec_set, options.rec_clr, 0, words.AT_RECURSIVE, ops.NONE)
+        plan.add(
+            origin,
+            ops.SETATTR,
+            tree,
+            options.rec_set,
+            options.rec_clr,
+            0,
+            words.AT_RECURSIVE,
+            ops.NONE,
+        )
     for flag in options.propagation:
         set_propagation(ctx, origin, tree, flag)

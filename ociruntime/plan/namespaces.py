@@ -73,13 +73,8 @@ def _user(ctx: Context, origin: str, new: int) -> None:
     """The user namespace, new or joined, and root in it."""
     plan = ctx.plan
     if new & words.NEWUSER:
-        # An ordinary user may write the maps of a process only while it is dumpable, user_namespaces(7).
-        if not ctx.facts.privileged:
-            ctx.call(origin, "prctl", words.PR_SET_DUMPABLE, 1)
         plan.add(origin, ops.UNSHARE, words.NEWUSER)
         ctx.sync("/linux/uidMappings", ops.TAG_USERNS)
-        if not ctx.facts.privileged:
-            ctx.call(origin, "prctl", words.PR_SET_DUMPABLE, 0)
     else:
         plan.add(origin, ops.SETNS, plan.fds.index("ns:user"), words.NEWUSER)
     become_root(ctx, origin)

@@ -9,10 +9,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    Argument: TypeAlias = "int | str | bytes | tuple[str | bytes, ...] | list[str | bytes]"
+    Argument: TypeAlias = "int | str | bytes | tuple[str | bytes, ...]"
     Operation: TypeAlias = "tuple[int, int, int, tuple[Argument, ...]]"
     IdMap: TypeAlias = "tuple[bool, list[dict[str, int]] | None, list[dict[str, int]] | None]"
-    Bind: TypeAlias = "tuple[str, str, bool, int, int, int, int, tuple[int, ...], IdMap | None, str]"
+    Bind: TypeAlias = (
+        "tuple[str, str, bool, int, int, int, int, tuple[int, ...], IdMap | None, str]"
+    )
 
 MAGIC = 0x4E4C504F
 VERSION = 1
@@ -58,14 +60,17 @@ class Plan:
     idmap, JSON pointer). Attributes are MOUNT_ATTR_* for mount_setattr(2), first those of the top mount, then those of
     the whole tree; ``propagation`` holds MS_* numbers (with MS_REC) to be applied one after the other; ``idmap`` is
     None or (recursive, uidMappings, gidMappings), where None mappings mean: those of the user namespace ``ns:user``.
-    ``paths``: descriptor name → (host path, JSON pointer) of the other descriptors that come from a path (``ns:<type>``,
-    ``rootfs``). ``warnings`` are one-line texts for the log: what the config asks for and cannot be had.
+    ``machine``: of uname, whose system call numbers are used.
+    ``paths``: descriptor name → (host path, JSON pointer) of the other descriptors that come from a path
+    (``ns:<type>``, ``rootfs``). ``warnings`` are one-line texts for the log: what is
+    asked for and cannot be had.
     """
 
     __slots__ = (
         "binds",
         "clone_flags",
         "fds",
+        "machine",
         "ops",
         "origins",
         "paths",
@@ -80,6 +85,7 @@ class Plan:
         self.fds: list[str] = ["channel", "plan"]
         self.slots = 2
         self.clone_flags = 0
+        self.machine = ""
         self.syncs: list[int] = []
         self.binds: list[Bind] = []
         self.paths: dict[str, tuple[str, str]] = {}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ociruntime.plan.context import Context
 
+_struct_error: type[Exception] = _struct.error  # type: ignore[attr-defined]
 _MAX_ID = 0xFFFFFFFE
 _MAX_UINT64 = 0xFFFFFFFFFFFFFFFF
 _NOFILE_NEEDED = 1024  # init's own descriptors have to fit until the program is executed
@@ -32,20 +33,35 @@ def session(ctx: Context, process: dict[str, Any], *, create: bool) -> None:
     if label:
         _attribute(ctx, "/process/selinuxLabel", "keycreate", label)
     missing = {"flags": ops.F_IGNORE, "errnos": words.ENOSYS}
-    ctx.call("", "keyctl", words.KEYCTL_JOIN_SESSION_KEYRING, f"_ses.{ctx.options.id}", 0, 0, 0, **missing)
+    ctx.call(
+        "",
+        "keyctl",
+        words.KEYCTL_JOIN_SESSION_KEYRING,
+        f"_ses.{ctx.options.id}",
+        0,
+        0,
+        0,
+        **missing,
+    )
     if create:
         # Searchable by the same user, or where ids are mapped by anyone: `exec` has to find it.
         search = 0x8 if ctx.userns else 0x80000
         ring = words.KEY_SPEC_SESSION_KEYRING
-        ctx.call("", "keyctl", words.KEYCTL_SETPERM, ring, _KEYRING_PERMISSIONS | search, 0, 0, **missing)
+        ctx.call(
+            "", "keyctl", words.KEYCTL_SETPERM, ring, _KEYRING_PERMISSIONS | search, 0, 0, **missing
+        )
     if label:
         _attribute(ctx, "/process/selinuxLabel", "keycreate", "\n")
 
 
-def _attribute(ctx: Context, origin: str, name: str, value: str, flags: int = 0, errnos: int = 0) -> None:
+def _attribute(
+    ctx: Context, origin: str, name: str, value: str, flags: int = 0, errnos: int = 0
+) -> None:
     """Write one file of /proc/self/attr."""
     how = ops.WRITE_PROCFS | (ops.WRITE_DUMPABLE if ctx.userns else 0)
-    ctx.plan.add(origin, ops.WRITE, ctx.procfs, f"self/attr/{name}", value, how, flags=flags, errnos=errnos)
+    ctx.plan.add(
+        origin, ops.WRITE, ctx.procfs, f"self/attr/{name}", value, how, flags=flags, errnos=errnos
+    )
 
 
 def scheduling(ctx: Context, process: dict[str, Any]) -> None:
@@ -56,7 +72,9 @@ def scheduling(ctx: Context, process: dict[str, Any]) -> None:
         flags = 0
         for flag in scheduler.get("flags") or ():
             flags |= _word(words.SCHED_FLAGS, flag, "scheduler flag", f"{origin}/flags")
-        policy = _word(words.SCHED_POLICIES, scheduler["policy"], "scheduler policy", f"{origin}/policy")
+        policy = _word(
+            words.SCHED_POLICIES, scheduler["policy"], "scheduler policy", f"{origin}/policy"
+        )
         try:
             attributes = _struct.pack(
                 "=IIQiIQQQ",
@@ -69,7 +87,7 @@ def scheduling(ctx: Context, process: dict[str, Any]) -> None:
                 scheduler.get("deadline") or 0,
                 scheduler.get("period") or 0,
             )
-        except _struct.error:
+        except _struct_error:
             raise errors.Error("scheduler value out of range", pointer=origin) from None
         ctx.call(origin, "sched_setattr", 0, attributes, 0)
     priority = process.get("ioPriority")
@@ -78,7 +96,9 @@ def scheduling(ctx: Context, process: dict[str, Any]) -> None:
         kind = _word(words.IO_CLASSES, priority["class"], "I/O priority class", f"{origin}/class")
         level = priority.get("priority") or 0
         if not 0 <= level <= 7:
-            raise errors.Error(f"I/O priority {level} is not within 0 to 7", pointer=f"{origin}/priority")
+            raise errors.Error(
+                f"I/O priority {level} is not within 0 to 7", pointer=f"{origin}/priority"
+            )
         ctx.call(origin, "ioprio_set", 1, 0, kind << 13 | level)
 
 
@@ -95,7 +115,9 @@ def label(ctx: Context, process: dict[str, Any]) -> None:
     if profile and (ctx.facts.apparmor or profile != "unconfined"):
         origin = "/process/apparmorProfile"
         if not ctx.facts.apparmor:
-            raise errors.Error("apparmor profile is set, but AppArmor is disabled on this host", pointer=origin)
+            raise errors.Error(
+                "apparmor profile is set, but AppArmor is disabled on this host", pointer=origin
+            )
         text = f"exec {profile}"
         _attribute(ctx, origin, "apparmor/exec", text, ops.F_ALT, words.ENOENT)
         _attribute(ctx, origin, "exec", text)
@@ -103,7 +125,9 @@ def label(ctx: Context, process: dict[str, Any]) -> None:
     if selinux:
         origin = "/process/selinuxLabel"
         if not ctx.facts.selinux:
-            raise errors.Error("selinux label is set, but SELinux is disabled on this host", pointer=origin)
+            raise errors.Error(
+                "selinux label is set, but SELinux is disabled on this host", pointer=origin
+            )
         _attribute(ctx, origin, "exec", selinux)
 
 
@@ -179,26 +203,44 @@ def capability_masks(ctx: Context, process: dict[str, Any]) -> list[int]:
         lost |= mask & ~have
         masks.append(mask & have)
     if unknown:
-        ctx.plan.warnings.append(f"unknown capabilities are ignored: {' '.join(dict.fromkeys(unknown))}")
+        ctx.plan.warnings.append(
+            f"unknown capabilities are ignored: {' '.join(dict.fromkeys(unknown))}"
+        )
     if lost:
         names = [word for word, bit in known.items() if lost & bit]
-        ctx.plan.warnings.append(f"capabilities that cannot be granted are ignored: {' '.join(names)}")
+        ctx.plan.warnings.append(
+            f"capabilities that cannot be granted are ignored: {' '.join(names)}"
+        )
     bounding, effective, permitted, inheritable, ambient = masks
     # The kernel demands effective within permitted, and ambient within permitted and inheritable: capabilities(7).
     if effective & ~permitted:
         ctx.plan.warnings.append("effective capabilities beyond the permitted ones are ignored")
     if ambient & ~(permitted & inheritable):
-        ctx.plan.warnings.append("ambient capabilities that are not permitted and inheritable are ignored")
-    return [bounding, effective & permitted, permitted, inheritable, ambient & permitted & inheritable]
+        ctx.plan.warnings.append(
+            "ambient capabilities that are not permitted and inheritable are ignored"
+        )
+    return [
+        bounding,
+        effective & permitted,
+        permitted,
+        inheritable,
+        ambient & permitted & inheritable,
+    ]
 
 
 def groups(ctx: Context, user: dict[str, Any]) -> tuple[int | bytes, int]:
     """The IDS operation's groups blob and flags; checks that every id exists inside."""
     uid, gid = user["uid"], user["gid"]
     extra = user.get("additionalGids") or ()
-    for name, value in (("uid", uid), ("gid", gid), *(("additionalGids", group) for group in extra)):
+    for name, value in (
+        ("uid", uid),
+        ("gid", gid),
+        *(("additionalGids", group) for group in extra),
+    ):
         if not 0 <= value <= _MAX_ID:
-            raise errors.Error(f"{name} {value} is not within 0 to {_MAX_ID}", pointer=f"/process/user/{name}")
+            raise errors.Error(
+                f"{name} {value} is not within 0 to {_MAX_ID}", pointer=f"/process/user/{name}"
+            )
     if ctx.uid_maps and not mapped(uid, ctx.uid_maps):
         raise errors.Error(
             f"uid {uid} is not mapped: cannot set uid to unmapped user in user namespace",
