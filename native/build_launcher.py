@@ -230,7 +230,7 @@ class LauncherBuild:
             raise BuildError(f"no static libpython at {archive}")
         symbols = _defined_symbols(archive)
         objects = self._objects(["-DSTATIC_PYTHON"])
-        base = ["-rdynamic", "-no-pie", "-Wl,-z,relro"]
+        base = ["-rdynamic", "-no-pie", "-Wl,-z,relro", "-s"]
         libraries = [*_config_words("LIBS"), *_config_words("SYSLIBS")]
         wraps = {name: macro for name, macro in WRAPS.items() if name in symbols}
         if wraps:
@@ -268,7 +268,7 @@ class LauncherBuild:
         link = [
             "-rdynamic",
             "-no-pie",
-            "-Wl,-z,relro",
+            "-Wl,-z,relro", "-s",
             "-o",
             out,
             *objects,

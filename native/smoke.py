@@ -12,10 +12,10 @@ import sys
 
 def main(argv: list[str]) -> int:
     modules, builtins, extensions = " ".join(argv).split("--")
+    from ociruntime import hotpath  # first: it finds what is not built in
+
     for name in [*builtins.split(), *modules.split()]:
         __import__(name)
-    from ociruntime import hotpath
-
     for pair in extensions.split():
         name, _, path = pair.partition("=")
         hotpath.load_extension(name, path)

@@ -14,12 +14,17 @@
  * some 100 pages.  Only importlib's bootstrap runs from a deep-frozen image here: what else is needed of
  * the standard library is frozen anew by native/freeze.py.
  */
+#if PY_VERSION_HEX < 0x030c0000
+#define PREPARE_CODE _PyStaticCode_InternStrings
+#else
+#define PREPARE_CODE _PyStaticCode_Init
+#endif
 PyObject *_Py_get_importlib__bootstrap_toplevel(void);
 int __wrap__Py_Deepfreeze_Init(void);
 
 int __wrap__Py_Deepfreeze_Init(void) {
     PyObject *code = _Py_get_importlib__bootstrap_toplevel();
-    int result = _PyStaticCode_InternStrings((PyCodeObject *)code);
+    int result = PREPARE_CODE((PyCodeObject *)code);
 
     Py_DECREF(code);
     return result;
