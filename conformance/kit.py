@@ -228,6 +228,7 @@ class Runtime:
         self.options = list(options)
         self.containers: list[Container] = []
         self._serial = 0
+        self._calls: set[int] = set()  # our own children: subprocess waits for them
         version = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=TIMEOUT, check=False
         ).stdout
@@ -269,8 +270,8 @@ class Runtime:
             raise TimeoutError(f"hangs: {Result(argv, -1, *texts)!r}")
         return Result(argv, code, *texts)
 
-    @staticmethod
     def _spawn(
+        self,
         argv: Sequence[str],
         out: int,
         err: int,
@@ -295,6 +296,7 @@ class Runtime:
             pass_fds=pass_fds,
             preexec_fn=preexec,
         ) as process:
+            self._calls.add(process.pid)
             try:
                 process.communicate(feed if isinstance(feed, bytes) else None, timeout=timeout)
             except subprocess.TimeoutExpired:
@@ -374,13 +376,24 @@ class Runtime:
         """Delete by force whatever was made."""
         while self.containers:
             container = self.containers.pop()
-            # As a monitor does: some runtimes wait for their init to be reaped.
-            reaper = threading.Thread(target=container.reap, daemon=True)
+            # As a monitor does: an init ends only when all of its pid namespace are reaped.
+            done = threading.Event()
+            reaper = threading.Thread(target=self._reap_until, args=(done,))
             reaper.start()
-            container.delete("--force")
-            if container.pid and alive(container.pid):
-                os.kill(container.pid, signal.SIGKILL)
-            reaper.join(2)
+            try:
+                container.delete("--force")
+                if container.pid and alive(container.pid):
+                    os.kill(container.pid, signal.SIGKILL)
+            finally:
+                done.set()
+                reaper.join()
+
+    def _reap_until(self, done: threading.Event) -> None:
+        while not done.wait(0.01):
+            for pid in child_pids():
+                if pid not in self._calls and not alive(pid):
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(pid, os.WNOHANG)
 
 
 class Container:
@@ -437,12 +450,6 @@ class Container:
         poll(reaped, f"{self.id} does not end", timeout)
         return os.waitstatus_to_exitcode(status[-1])
 
-    def reap(self) -> None:
-        """Wait for the process, if this process is its parent."""
-        if self.pid:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
-
     @property
     def out(self) -> str:
         return self.out_path.read_text(errors="surrogateescape")
@@ -462,6 +469,15 @@ def become_subreaper() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(36, 1, 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def child_pids() -> list[int]:
+    """The children of this process, zombies too."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def poll(condition: Callable[[], bool], message: str, timeout: float = 15.0) -> None:

@@ -54,6 +54,20 @@ static int do_winsize(int argc, char **argv)
 	return 0;
 }
 
+/* wait-winsize ROWS COLUMNS: until the terminal has that size, at most ten seconds. */
+static int do_wait_winsize(int argc, char **argv)
+{
+	struct winsize size = { 0 };
+
+	for (int i = 0; i < 500; i++) {
+		ioctl(0, TIOCGWINSZ, &size);
+		if (size.ws_row == number(argc, argv, 1, 0) && size.ws_col == number(argc, argv, 2, 0))
+			break;
+		usleep(20000);
+	}
+	return do_winsize(argc, argv);
+}
+
 /* ctty: is there a controlling terminal, and is this its foreground group? */
 static int do_ctty(int argc, char **argv)
 {
@@ -80,6 +94,7 @@ const struct verb device_verbs[] = {
 	{ "mknod", do_mknod, "PATH b|c|p MAJOR MINOR" },
 	{ "tty", do_tty, "" },
 	{ "winsize", do_winsize, "" },
+	{ "wait-winsize", do_wait_winsize, "ROWS COLUMNS" },
 	{ "ctty", do_ctty, "" },
 	{ "push-input", do_push_input, "TEXT" },
 	{ NULL, NULL, NULL },

@@ -10,7 +10,10 @@ import subprocess
 import time
 from pathlib import Path
 
+from conformance.kit import child_pids
+
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+UNIFIED = CGROUP_ROOT / "unified"
 CLONE_NEWNS = 0x00020000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,15 +39,18 @@ class AllControllersOnV1:
     """
 
     def __init__(self) -> None:
-        unified = CGROUP_ROOT / "unified" / "cgroup.controllers"
         self.taken: list[str] = []
-        if not unified.exists():
+        self.enabled: list[str] = []
+        if not UNIFIED.exists():
             return
-        for name in unified.read_text().split():
+        self.enabled = (UNIFIED / "cgroup.subtree_control").read_text().split()
+        for name in (UNIFIED / "cgroup.controllers").read_text().split():
+            if name in self.enabled:
+                (UNIFIED / "cgroup.subtree_control").write_text(f"-{name}")
             path = CGROUP_ROOT / name
             # The tmpfs of /sys/fs/cgroup is the machine's: the folder itself is seen by all.
             path.mkdir(exist_ok=True)
-            subprocess.run(["mount", "-t", "cgroup", "-o", name, "cgroup", path], check=True)
+            _mount_v1(name, path)
             self.taken.append(name)
 
     def give_back(self) -> None:
@@ -60,9 +66,21 @@ class AllControllersOnV1:
                 subprocess.run(["umount", path], check=False)
                 if _freed(name):
                     break
-                subprocess.run(["mount", "-t", "cgroup", "-o", name, "cgroup", path], check=True)
+                _mount_v1(name, path)
             if path.is_dir() and not path.is_mount():
                 path.rmdir()
+            if name in self.enabled and _hierarchy(name) == 0:
+                (UNIFIED / "cgroup.subtree_control").write_text(f"+{name}")
+
+
+def _mount_v1(controller: str, path: Path) -> None:
+    """Mount a v1 hierarchy; it is busy until the last cgroup of the other kind is really gone."""
+    command = ["mount", "-t", "cgroup", "-o", controller, "cgroup", str(path)]
+    for _ in range(50):
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.2)
+    subprocess.run(command, check=True)
 
 
 def _freed(controller: str) -> bool:
@@ -111,14 +129,13 @@ def mounts() -> list[str]:
 def children() -> dict[int, str]:
     """Children of this process that still run or wait to be reaped: pid -> what it is."""
     found = {}
-    for task in Path("/proc/self/task").iterdir():
-        for pid in map(int, (task / "children").read_text().split()):
-            try:
-                stat = Path(f"/proc/{pid}/stat").read_text()
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-            except OSError:
-                continue
-            found[pid] = f"{stat.split()[1]} {stat.rpartition(')')[2].split()[0]} {command!r}"
+    for pid in child_pids():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+        except OSError:
+            continue
+        found[pid] = f"{stat.split()[1]} {stat.rpartition(')')[2].split()[0]} {command!r}"
     return found
 
 
