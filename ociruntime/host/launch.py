@@ -7,12 +7,12 @@ any moment).
 
 from __future__ import annotations
 
+import _struct
 import posix
 import select
 import time
 
 import _ocisys
-import _struct
 
 from ociruntime import errors
 from ociruntime.host import native

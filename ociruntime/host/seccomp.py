@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import marshal
 import posix
-
 from _blake2 import blake2b
 
 from ociruntime import errors

@@ -6,10 +6,9 @@ Hot module; unix(7): sun_path holds 107 bytes and engines have longer paths, so 
 
 from __future__ import annotations
 
+import _socket
 import posix
 import sys
-
-import _socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
