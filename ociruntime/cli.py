@@ -10,9 +10,9 @@ code), where ``Call`` holds what was parsed:
 * ``globals``: the global options, in the same form. ``call.root()`` is the state directory;
 * ``preserve_fds``: how many descriptors from 3 on the container gets (--preserve-fds and LISTEN_FDS).
 
-Option forms (Go's flag package and getopt_long both): ``--opt v``, ``--opt=v``, ``-opt v``, ``-opt=v``, ``-o v``, ``-ov``,
-``--switch``, ``--switch=false``, ``-ab`` for two switches, ``--`` ends the options. A repeated option counts the last time.
-Options may follow the arguments save for exec and ps.
+Option forms (Go's flag package and getopt_long both): ``--opt v``, ``--opt=v``, ``-opt v``, ``-opt=v``, ``-o v``,
+``-ov``, ``--switch``, ``--switch=false``, ``-ab`` for two switches; ``--`` ends the options. A repeated option counts
+the last time. Options may follow the arguments save for exec and ps.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Call:
 
     __slots__ = ("args", "globals", "options", "preserve_fds", "verb")
 
-    def __init__(self, verb: str, options: Options, args: list[str], global_options: Options) -> None:
+    def __init__(
+        self, verb: str, options: Options, args: list[str], global_options: Options
+    ) -> None:
         self.verb = verb
         self.options = options
         self.args = args
@@ -124,10 +126,8 @@ def parse(
     return options, args
 
 
-def _cluster(
-    token: str, table: cli_options.Table, options: Options
-) -> tuple[tuple[str, str], str]:
-    """``-abVALUE``: switches, set here, up to the last letter or the first that takes a value; that one and its value."""
+def _cluster(token: str, table: cli_options.Table, options: Options) -> tuple[tuple[str, str], str]:
+    """``-abVALUE``: sets the switches, returns the last letter or the first that takes a value, and that value."""
     if token[1] != "-":
         for index in range(1, len(token)):
             entry = table.get(token[index])
@@ -207,8 +207,9 @@ def _dispatch(argv: list[str]) -> int:
     call: Call | None = None
     wrong: errors.Error | None = None
     verb = rest[0] if rest else "help"
-    asks_help = verb == "help" or bool(options.get("help")) or _is_help(verb, rest[1:])
-    if not (asks_help or options.get("version")):
+    asks_version = options.get("version") is True
+    asks_help = verb == "help" or options.get("help") is True or _is_help(verb, rest[1:])
+    if not (asks_help or asks_version):
         try:
             call = _verb(verb, rest[1:], options)
         except errors.Error as exc:
@@ -219,7 +220,7 @@ def _dispatch(argv: list[str]) -> int:
     if wrong is not None:
         raise wrong
     if call is None:
-        if not asks_help:
+        if asks_version:
             log.out(version())
             return 0
         hotpath.exec_full()
@@ -246,7 +247,7 @@ def _verb(verb: str, tokens: list[str], options: Options) -> Call:
         )
         _check_count(verb, args)
     except errors.UsageError:
-        log.out(f"{usage(verb)}\n")
+        log.out(f"Incorrect Usage.\n\n{usage(verb)}\n")
         raise
     return Call(verb, verb_options, args, options)
 
@@ -286,4 +287,3 @@ def main(argv: list[str]) -> int:
         log.err(trace(failure))
     log.fatal(error)
     return error.exit_code
-

@@ -50,7 +50,10 @@ DETAIL: dict[str, str] = {
 """More about a verb."""
 
 GLOBAL: dict[str, tuple[str, str]] = {
-    "root": ("DIR", "state directory (default /run/ociruntime, or $XDG_RUNTIME_DIR/ociruntime for ordinary users)"),
+    "root": (
+        "DIR",
+        "state directory (default /run/ociruntime, or $XDG_RUNTIME_DIR/ociruntime for ordinary users)",
+    ),
     "log": ("FILE", "append log lines to FILE instead of writing them to standard error"),
     "log-format": ("FORMAT", "text (default) or json"),
     "log-level": ("LEVEL", "error, warning (default), info or debug"),
@@ -77,7 +80,10 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "console-socket": _CONSOLE,
     "pidfd-socket": ("PATH", "Unix socket that receives a pidfd of the process"),
     "pid-file": _PID_FILE,
-    "no-pivot": ("", "move the root mount and chroot instead of pivot_root (for a root on the initial ramfs)"),
+    "no-pivot": (
+        "",
+        "move the root mount and chroot instead of pivot_root (for a root on the initial ramfs)",
+    ),
     "no-new-keyring": ("", "keep the caller's session keyring"),
     "preserve-fds": ("N", "pass on N descriptors from 3 on (after those of LISTEN_FDS)"),
     "detach": _DETACH,
@@ -96,7 +102,10 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "no-new-privs": ("", "set no_new_privs"),
     "cap": ("CAPABILITY", "add to the bounding, permitted and effective set (repeatable)"),
     "cgroup": ("[CONTROLLER:]PATH", "sub-cgroup of the container's (repeatable)"),
-    "ignore-paused": ("", "do not refuse a paused container; the program waits until it is resumed"),
+    "ignore-paused": (
+        "",
+        "do not refuse a paused container; the program waits until it is resumed",
+    ),
     "format": ("FORMAT", "table (default) or json; of plan: text (default) or json"),
     "quiet": ("", "print only ids"),
     "rootless": ("", "for an ordinary user"),
@@ -142,7 +151,12 @@ def _rows(words: str, texts: dict[str, tuple[str, str]]) -> list[str]:
 
 def overview() -> str:
     """The help of the whole command."""
-    lines = ["usage: ociruntime [GLOBAL OPTION…] VERB [OPTION…] [ARGUMENT…]", "", "An OCI container runtime.", ""]
+    lines = [
+        "usage: ociruntime [GLOBAL OPTION…] VERB [OPTION…] [ARGUMENT…]",
+        "",
+        "An OCI container runtime.",
+        "",
+    ]
     lines.append("Verbs:")
     lines += [f"  {verb:<12}{text}" for verb, text in SUMMARY.items()]
     lines += ["", "Global options:", *_rows(cli_options.GLOBAL, GLOBAL)]

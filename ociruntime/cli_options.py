@@ -21,9 +21,7 @@ GLOBAL = (
     " version,v help,h"
 )
 
-_CREATE = (
-    "bundle,b= config,f= console-socket= pidfd-socket= pid-file= no-pivot no-new-keyring preserve-fds#"
-)
+_CREATE = "bundle,b= config,f= console-socket= pidfd-socket= pid-file= no-pivot no-new-keyring preserve-fds#"
 _CHECKPOINT = (
     "image-path= work-path= tcp-established ext-unix-sk shell-job file-locks lazy-pages"
     " manage-cgroups-mode= empty-ns* auto-dedup network-lock="

@@ -159,11 +159,43 @@ def wait_exit(pidfd: int, seconds: float) -> bool:
             return False
 
 
-def state_document(container: state.Container, status: str) -> bytes:
-    """The state as hooks get it on stdin."""
+def publish(init: Any, pid_file: str | None, pidfd_socket: int) -> None:
+    """Write the pid file, under a temporary name first, and send the pidfd; closes the socket. Raises errors.Error."""
+    if pid_file:
+        try:
+            state.replace_file(pid_file, b"%d" % init.pid, 0o644)
+        except OSError as exc:
+            raise errors.from_os(exc, f"write pid file {pid_file}") from exc
+    if pidfd_socket >= 0:
+        from ociruntime.host import unixsock
+
+        try:
+            unixsock.send(pidfd_socket, b"pidfd", (init.pidfd,))
+        except OSError as exc:
+            raise errors.from_os(exc, "send pidfd over pidfd socket") from exc
+        finally:
+            posix.close(pidfd_socket)
+
+
+def unpublish(pid_file: str | None) -> None:
+    """Remove the pid file."""
+    if pid_file:
+        try:
+            posix.unlink(pid_file)
+        except FileNotFoundError:
+            return
+
+
+def encoded_document(document: state.State) -> bytes:
+    """A state as hooks get it on stdin."""
     from ociruntime.spec import json_reader
 
-    return json_reader.dumps(container.document(status)).encode("utf-8", "replace")
+    return json_reader.dumps(document).encode()
+
+
+def state_document(container: state.Container, status: str) -> bytes:
+    """The state of a container as hooks get it on stdin."""
+    return encoded_document(container.document(status))
 
 
 def stored_hooks(container: state.Container) -> dict[str, Any]:

@@ -6,11 +6,10 @@ init and brings back what can still fail; its end means that the program was exe
 
 from __future__ import annotations
 
-import posix
-import sys
-
 import _socket
 import _struct
+import posix
+import sys
 
 from ociruntime import container as lifecycle
 from ociruntime import errors, log, state
@@ -99,9 +98,11 @@ def _follow(container: state.Container, gate: _socket.socket) -> None:
 def _failure(call: str, number: int, detail: str) -> errors.Error:
     """An error of init's after the gate: the plan is gone, but only seccomp, capabilities and execve are left in it."""
     if call.startswith("execve"):
-        from ociruntime.plan import attribute
+        from ociruntime.plan import attribute, ops
 
-        return attribute.exec_failure(detail, number)
+        plan = ops.Plan()
+        plan.add("/process/args", ops.EXEC, (), 0, (), 0, "")
+        return attribute.attribute(plan, 0, call, number, detail)
     more = f" ({detail})" if detail else ""
     return errors.Error(
         f"unable to start container process: {call}: {errors.strerror(number)}{more}"
@@ -112,7 +113,7 @@ def _send_listener(container: state.Container, fd: int) -> None:
     from ociruntime.host import seccomp
 
     listener = container.data["listener"]
-    document = lifecycle.state_document(container, state.CREATED)
+    document = container.document(state.CREATED)
     seccomp.send_listener(
         listener["path"], listener.get("metadata", ""), document, container.data["pid"], fd
     )
@@ -121,12 +122,27 @@ def _send_listener(container: state.Container, fd: int) -> None:
 def _start_container_hooks(container: state.Container, hooks: list[dict[str, Any]]) -> None:
     """Run in the container's namespaces, before the user's program; a failure stops the container."""
     from ociruntime import lifecycle_hooks
+    from ociruntime.spec import json_reader
 
+    template: dict[str, Any] = json_reader.loads(
+        state.read_file(state.PROCESS_FILE, container.fd), state.PROCESS_FILE
+    )
+    pidfd = lifecycle.open_init(container)
     try:
-        lifecycle_hooks.run_inside(container, "startContainer", hooks, state.CREATED)
+        lifecycle_hooks.run_inside(
+            "startContainer",
+            hooks,
+            lifecycle.state_document(container, state.CREATED),
+            pidfd,
+            bundle=container.data["bundle"],
+            namespaces=template["namespaces"],
+            users=template.get("users"),
+        )
     except errors.Error:
         lifecycle.kill_and_wait(container)
         raise
+    finally:
+        posix.close(pidfd)
 
 
 def poststart(container: state.Container, hooks: list[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """Signals by name and number.
 
-Hot module. The numbers are those of signal(7) for x86 and arm64, which agree; SIGRTMIN is glibc's, as in runc and kill(1).
+Hot module. The numbers are those of signal(7) for x86 and arm64, which agree; SIGRTMIN is glibc's, as in kill(1).
 """
 
 from __future__ import annotations

@@ -27,8 +27,13 @@ CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", 
 OCI_VERSION = "1.3.0"
 """runtime-spec version that the state document follows."""
 
-STATE_FILE, CONFIG_FILE, PROCESS_FILE, HOOKS_FILE = "state.json", "config.json", "process.json", "hooks.json"
-GATE_FILE = "gate"
+STATE_FILE, CONFIG_FILE, PROCESS_FILE, HOOKS_FILE = (
+    "state.json",
+    "config.json",
+    "process.json",
+    "hooks.json",
+)
+GATE_FILE, FILTER_FILE = "gate", "seccomp"
 
 MAX_ID = 1024
 _ID_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
@@ -71,7 +76,7 @@ def default_root() -> str:
 
 
 def check_id(container_id: str) -> None:
-    """Raises errors.Error unless the id matches ``^[\\w+-.]+$``, is neither ``.`` nor ``..`` and no longer than 1,024."""
+    """Raises errors.Error unless the id matches ``^[\\w+-.]+$``, is no ``.`` or ``..`` and no longer than 1,024."""
     if not container_id:
         raise errors.Error("container id cannot be empty")
     if (
@@ -86,21 +91,24 @@ def read_file(path: str, directory: int | None = None) -> bytes:
     """The bytes of one file. Raises OSError."""
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=directory)
     try:
-        data = posix.read(fd, 65536)
-        if len(data) == 65536 or not data:
-            parts = [data]
-            while data:
-                data = posix.read(fd, 1 << 20)
-                parts.append(data)
-            return b"".join(parts)
-        # A regular file gives all it has: a short read is its end (procfs files here are short ones).
-        return data
+        size = posix.fstat(fd).st_size
+        # A regular file gives all it has at once, and the files of procfs and cgroups read here are short.
+        data = posix.read(fd, size or 4096)
+        return data if len(data) == size or (data and not size) else data + read_fd(fd)
     finally:
         posix.close(fd)
 
 
+def read_fd(fd: int) -> bytes:
+    """What is left to read of a descriptor. Raises OSError."""
+    parts = []
+    while data := posix.read(fd, 1 << 16):
+        parts.append(data)
+    return b"".join(parts)
+
+
 def replace_file(path: str, data: bytes, mode: int, directory: int | None = None) -> None:
-    """Write a file under a temporary name beside ``path`` and rename it: readers see the old or the new one. OSError."""
+    """Write a file beside ``path`` and rename it: readers see the old or the new one. Raises OSError."""
     head, _, name = path.rpartition("/")
     temporary = f"{head}/.{name}" if head else f".{name}"
     if path.startswith("/") and not head:
@@ -303,7 +311,7 @@ def _read_state(fd: int) -> State:
         raise errors.from_os(exc, f"read {STATE_FILE}") from exc
     from ociruntime.spec import json_reader
 
-    loaded: State = json_reader.loads(data)
+    loaded: State = json_reader.loads(data, STATE_FILE)
     return loaded
 
 
@@ -330,7 +338,7 @@ def load(root: str, container_id: str) -> Container:
 
 
 def claim(root: str, container_id: str) -> Container:
-    """Make the directory of a new container and lock it. Raises errors.Error (``container with given ID already exists``)."""
+    """Make and lock the directory of a new container. Raises errors.Error (``… already exists``)."""
     check_id(container_id)
     path = f"{root}/{container_id}"
     try:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def run(call: Call) -> int:
     """Send SIGTERM or the signal named; prints nothing."""
-    signum = signals.number(call.args[1]) if len(call.args) > 1 else signals.SIGTERM
     target = state.load(call.root(), call.args[0])
+    signum = signals.number(call.args[1]) if len(call.args) > 1 else signals.SIGTERM
     container.kill(target, signum, everything=call.switch("all"))
     return 0

@@ -49,7 +49,9 @@ def run(call: Call) -> int:
     for document in documents:
         cells = [str(document[key.lower()]) for key in _COLUMNS]
         rows.append((cells[0], cells[1], cells[2], cells[3], cells[4], cells[5]))
-    widths = [max(12, *(len(row[column]) + 3 for row in rows)) for column in range(len(_COLUMNS) - 1)]
+    widths = [
+        max(12, *(len(row[column]) + 3 for row in rows)) for column in range(len(_COLUMNS) - 1)
+    ]
     for row in rows:
         padded = "".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
         log.out(f"{padded}{row[-1]}\n")

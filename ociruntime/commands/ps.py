@@ -42,7 +42,9 @@ def _ps(arguments: list[str]) -> str:
             check=False,
         )
     except OSError as exc:
-        raise errors.from_os(exc, "execute ps", hint="install procps, or use --format json") from exc
+        raise errors.from_os(
+            exc, "execute ps", hint="install procps, or use --format json"
+        ) from exc
     if done.returncode != 0:
         text = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
         raise errors.Error(f"ps: exit status {done.returncode}: {text}")

@@ -1,0 +1,129 @@
+"""What the host does at each rendezvous with init (the SYNC operations of a create plan).
+
+Hot module.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ociruntime import container as lifecycle
+from ociruntime import errors, state
+from ociruntime.host import procfs
+from ociruntime.plan import ops, words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ociruntime.host.launch import Handlers, Init
+    from ociruntime.lifecycle_create import Creation
+
+
+def handlers(creation: Creation) -> Handlers:
+    """One function for each tag."""
+    return {
+        ops.TAG_CGROUP: nothing,  # joined when it was started
+        ops.TAG_USERNS: lambda init: _write_maps(creation, init),
+        ops.TAG_RLIMITS: lambda init: set_rlimits(
+            init, (creation.spec.get("process") or {}).get("rlimits") or ()
+        ),
+        ops.TAG_NETWORK: lambda init: _move_devices(creation, init),
+        ops.TAG_HOOKS: lambda init: _run_hooks(creation, init),
+    }
+
+
+def nothing(init: Init) -> None:
+    """Nothing is left to do at this rendezvous."""
+
+
+def set_oom_score(pid: int, adjustment: int) -> None:
+    """process.oomScoreAdj, by the parent: lowering it takes a privilege that init gives up. Raises errors.Error."""
+    try:
+        directory = procfs.open_pid(pid)
+        try:
+            procfs.write(directory, "oom_score_adj", b"%d" % adjustment)
+        finally:
+            posix.close(directory)
+    except OSError as exc:
+        what = f"write {adjustment} to oom_score_adj"
+        raise errors.from_os(exc, what, pointer="/process/oomScoreAdj") from exc
+
+
+def _write_maps(creation: Creation, init: Init) -> None:
+    from ociruntime.host import idmap
+
+    linux = creation.linux
+    idmap.write_maps(
+        init.pid,
+        linux.get("uidMappings") or [],
+        linux.get("gidMappings") or [],
+        privileged=creation.facts.privileged,
+    )
+
+
+def set_rlimits(init: Init, limits: Sequence[dict[str, Any]]) -> None:
+    """process.rlimits from outside: inside a user namespace nobody may raise one. Raises errors.Error."""
+    from ociruntime.host import native
+
+    for index, limit in enumerate(limits):
+        try:
+            native.prlimit(init.pid, words.RLIMITS[limit["type"]], limit["soft"], limit["hard"])
+        except OSError as exc:
+            raise errors.from_os(
+                exc, f"set {limit['type']}", pointer=f"/process/rlimits/{index}"
+            ) from exc
+
+
+def _move_devices(creation: Creation, init: Init) -> None:
+    from ociruntime.host import netdev
+
+    namespace = posix.open(f"/proc/{init.pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        netdev.move(creation.linux["netDevices"], namespace)
+    finally:
+        posix.close(namespace)
+
+
+def _run_hooks(creation: Creation, init: Init) -> None:
+    """prestart and createRuntime here, createContainer in the container's namespaces, before the root changes."""
+    from ociruntime import lifecycle_hooks
+
+    hooks, linux = creation.hooks, creation.linux
+    document = lifecycle.encoded_document(creation.document(state.CREATING))
+    for kind in ("prestart", "createRuntime"):
+        if hooks.get(kind):
+            from ociruntime.host import hooks as runner
+
+            runner.run(
+                kind,
+                hooks[kind],
+                document,
+                cwd=creation.bundle,
+                preserve_fds=creation.call.preserve_fds,
+            )
+    if hooks.get("createContainer"):
+        lifecycle_hooks.run_inside(
+            "createContainer",
+            hooks["createContainer"],
+            document,
+            init.pidfd,
+            bundle=creation.bundle,
+            namespaces=creation.container.data["namespaces"],
+            users=(linux.get("uidMappings") or [], linux.get("gidMappings") or []),
+        )
+
+
+def take_listener(creation: Creation, fd: int) -> None:
+    """Hand the seccomp listener to the agent that the profile names."""
+    from ociruntime.host import seccomp
+
+    profile = creation.linux["seccomp"]
+    seccomp.send_listener(
+        profile["listenerPath"],
+        profile.get("listenerMetadata", ""),
+        creation.document(state.CREATING),
+        creation.init.pid,
+        fd,
+    )
