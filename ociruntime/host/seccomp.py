@@ -3,7 +3,7 @@
 Hot module: on a hit neither libseccomp nor the compiler (seccomp_compile.py) is touched.
 
 The cache is ``<root>/.cache/seccomp/<key>``. The key is a digest of the whole profile (every value with its type and
-length, so that no two profiles meet), the library's version, the kernel's release and the machine. A file that this
+length, so that no two profiles meet), the library's file, the kernel's release and the machine. A file that this
 user does not own, that others may write, or whose digest is wrong is not used.
 """
 
@@ -14,7 +14,7 @@ import posix
 from _blake2 import blake2b
 
 from ociruntime import errors
-from ociruntime.host import native, unixsock
+from ociruntime.host import unixsock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 _FORMAT = b"1"  # changes with what the compiler makes of a profile
 _DIGEST = 16
 _CACHE_LIMIT = 128  # entries; engines use a handful of profiles
+_LIBRARY = "libseccomp.so.2"
 _NOTIFY = "SCMP_ACT_NOTIFY"
 _POINTER = "/linux/seccomp"
 
@@ -97,8 +98,21 @@ def cache_key(profile: dict[str, Any]) -> str:
     """The cache key of a profile on this machine, in hexadecimal."""
     uname = posix.uname()
     # marshal version 2 writes type, length and value of everything, and no references.
-    parts = (_FORMAT, native.seccomp_version(), uname.release, uname.machine, profile)
+    parts = (_FORMAT, _library(uname.machine), uname.release, uname.machine, profile)
     return blake2b(marshal.dumps(parts, 2), digest_size=24).hexdigest()
+
+
+def _library(machine: str) -> tuple[int, ...]:
+    """What tells one build of libseccomp from another, without loading it where it can be found."""
+    for directory in (f"/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib"):
+        try:
+            stat = posix.stat(f"{directory}/{_LIBRARY}")
+        except OSError:
+            continue
+        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    from ociruntime.host import native
+
+    return native.seccomp_version()
 
 
 def _read(path: str) -> bytes | None:

@@ -1,0 +1,214 @@
+"""linux.netDevices: network devices that go into the container's network namespace.
+
+Hot module, imported only when the config has some. rtnetlink(7), netlink(7); the kernel moves and renames in one
+request (config-linux.md "Network Devices"). Permanent global addresses are put back behind it, then the device is
+set up. Devices are not taken back: the namespace's end returns or destroys them.
+
+A netlink socket belongs to the namespace it was made in: for that moment this process enters the container's network
+namespace, which has no files.
+"""
+
+from __future__ import annotations
+
+import posix
+
+import _socket
+import _struct
+
+from ociruntime import errors
+from ociruntime.host import native
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, TypeAlias
+
+    Attributes: TypeAlias = "dict[int, bytes]"
+
+_CLONE_NEWNET = 0x40000000
+_HEADER = _struct.Struct("=IHHII")  # struct nlmsghdr
+_LINK = _struct.Struct("=BBHiII")  # struct ifinfomsg
+_ADDRESS = _struct.Struct("=BBBBi")  # struct ifaddrmsg
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300
+_NLM_F_CREATE, _NLM_F_REPLACE = 0x400, 0x100
+_NLM_F_ACK_TLVS, _NLM_F_CAPPED = 0x200, 0x100
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 16, 18, 20, 22
+_IFLA_IFNAME, _IFLA_NET_NS_FD = 3, 28
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFA_RT_PRIORITY = 1, 2, 4, 8, 9
+_IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE, _IFA_F_MANAGETEMPADDR = 0x80, 0x200, 0x100
+_RT_SCOPE_UNIVERSE = 0
+_IFF_UP = 1
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
+_NLMSGERR_ATTR_MSG = 1
+_BUFFER = 1 << 17
+
+
+class _Netlink:
+    """One rtnetlink socket."""
+
+    __slots__ = ("sequence", "sock")
+
+    def __init__(self) -> None:
+        kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC
+        self.sock = _socket.socket(_socket.AF_NETLINK, kind, _socket.NETLINK_ROUTE)
+        self.sequence = 0
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+            self.sock.setsockopt(_SOL_NETLINK, option, 1)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def ask(self, kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
+        """Send a request; (type, payload) of each answer. Raises OSError, its text with the kernel's explanation."""
+        self.sequence += 1
+        flags |= _NLM_F_REQUEST
+        self.sock.send(
+            _HEADER.pack(_HEADER.size + len(body), kind, flags, self.sequence, 0) + body
+        )
+        while True:
+            data = self.sock.recv(_BUFFER)
+            while len(data) >= _HEADER.size:
+                length, answer, answer_flags, sequence, _ = _HEADER.unpack_from(data)
+                payload, data = data[_HEADER.size : length], data[_align(length) :]
+                if sequence != self.sequence:
+                    continue
+                if answer == _NLMSG_DONE:
+                    return
+                if answer == _NLMSG_ERROR:
+                    _check(payload, answer_flags)
+                    return
+                yield answer, payload
+
+    def do(self, kind: int, flags: int, body: bytes) -> None:
+        """Send a request that has no answer but success. Raises OSError."""
+        for _ in self.ask(kind, flags | _NLM_F_ACK, body):
+            pass
+
+
+def _check(payload: bytes, flags: int) -> None:
+    """Raise OSError for a netlink error message; errno 0 is the acknowledgement."""
+    number = -_struct.unpack_from("=i", payload)[0]
+    if not number:
+        return
+    text = posix.strerror(number)
+    if flags & _NLM_F_ACK_TLVS:
+        # The request's header comes back, and with it only the header when "capped".
+        skip = _HEADER.size if flags & _NLM_F_CAPPED else _struct.unpack_from("=I", payload, 4)[0]
+        explained = _attributes(payload[4 + _align(skip) :]).get(_NLMSGERR_ATTR_MSG)
+        if explained:
+            text = f"{text} ({_text(explained)})"
+    raise OSError(number, text)
+
+
+def _align(length: int) -> int:
+    return (length + 3) & ~3
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    length = 4 + len(value)
+    return _struct.pack("=HH", length, kind) + value + bytes(_align(length) - length)
+
+
+def _attributes(data: bytes) -> Attributes:
+    found: Attributes = {}
+    while len(data) >= 4:
+        length, kind = _struct.unpack_from("=HH", data)
+        if length < 4:
+            break
+        found[kind & 0x3FFF] = data[4:length]
+        data = data[_align(length) :]
+    return found
+
+
+def _names(netlink: _Netlink) -> dict[str, int]:
+    """Name → index of all devices of the socket's namespace."""
+    found = {}
+    for _, payload in netlink.ask(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0, 0)):
+        index = _LINK.unpack_from(payload)[3]
+        found[_text(_attributes(payload[_LINK.size :])[_IFLA_IFNAME])] = index
+    return found
+
+
+def _addresses(netlink: _Netlink, device: int) -> list[tuple[int, int, bytes]]:
+    """(family, prefix length, attributes) of a device's permanent addresses of global scope."""
+    found = []
+    for _, payload in netlink.ask(_RTM_GETADDR, _NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
+        family, prefix, short_flags, scope, index = _ADDRESS.unpack_from(payload)
+        if index != device or scope != _RT_SCOPE_UNIVERSE:
+            continue
+        attributes = _attributes(payload[_ADDRESS.size :])
+        flags = short_flags
+        if _IFA_FLAGS in attributes:
+            flags = _struct.unpack("=I", attributes[_IFA_FLAGS])[0]
+        if not flags & _IFA_F_PERMANENT:
+            continue
+        flags &= _IFA_F_NOPREFIXROUTE | _IFA_F_MANAGETEMPADDR
+        kept = _attribute(_IFA_FLAGS, _struct.pack("=I", flags))
+        for kind in (_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_RT_PRIORITY):
+            if kind in attributes:
+                kept += _attribute(kind, attributes[kind])
+        found.append((family, prefix, kept))
+    return found
+
+
+def _inside(namespace: int) -> _Netlink:
+    """A netlink socket in another network namespace. Raises OSError."""
+    own = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        native.setns(namespace, _CLONE_NEWNET)
+        try:
+            return _Netlink()
+        finally:
+            native.setns(own, _CLONE_NEWNET)
+    finally:
+        posix.close(own)
+
+
+def move(devices: dict[str, Any], namespace: int) -> None:
+    """Move the devices of linux.netDevices into the network namespace with descriptor ``namespace``.
+
+    Raises errors.Error, naming the device; those moved before it stay where they are.
+    """
+    name = ""
+    sockets: list[_Netlink] = []
+    try:
+        sockets.append(_Netlink())
+        sockets.append(_inside(namespace))
+        for name, options in devices.items():
+            _move(*sockets, name, (options or {}).get("name") or name, namespace)
+    except OSError as exc:
+        raise errors.Error(
+            f"move network device {name}: {(exc.strerror or '').lower()}",
+            pointer=f"/linux/netDevices/{name}",
+        ) from exc
+    finally:
+        for netlink in sockets:
+            netlink.close()
+
+
+def _move(outside: _Netlink, inside: _Netlink, name: str, new_name: str, namespace: int) -> None:
+    device = _names(outside).get(name)
+    if device is None:
+        raise OSError(19, "no such device")
+    before = _names(inside)
+    if new_name in before:
+        raise OSError(17, f"the container has a device {new_name} already")
+    addresses = _addresses(outside, device)
+    request = _LINK.pack(0, 0, 0, device, 0, 0)
+    request += _attribute(_IFLA_NET_NS_FD, _struct.pack("=I", namespace))
+    request += _attribute(_IFLA_IFNAME, new_name.encode() + b"\0")
+    outside.do(_RTM_NEWLINK, 0, request)
+    # Found by what is new: a template such as eth%d gives a name that only the kernel knows.
+    appeared = [index for found, index in _names(inside).items() if found not in before]
+    if len(appeared) != 1:
+        raise OSError(19, "the device did not arrive in the container")
+    moved = appeared[0]
+    for family, prefix, attributes in addresses:
+        message = _ADDRESS.pack(family, prefix, 0, _RT_SCOPE_UNIVERSE, moved)
+        inside.do(_RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_REPLACE, message + attributes)
+    inside.do(_RTM_NEWLINK, 0, _LINK.pack(0, 0, 0, moved, _IFF_UP, _IFF_UP))
