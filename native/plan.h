@@ -98,6 +98,8 @@ enum plan_code {
 
 #define WRITE_PROCFS 1u     /* the file must be on procfs, reached without crossing a mount (CVE-2025-52881) */
 #define WRITE_SKIP_SAME 2u  /* EACCES, EPERM and EROFS do not matter where the value is there already (nested engines) */
+#define WRITE_DUMPABLE 4u   /* self/... of a process that has left the user namespace it was executed in: its files belong
+                             * to that namespace's root unless it is dumpable, which it then is for the open alone */
 
 #define ROOT_RECURSIVE 1u
 
