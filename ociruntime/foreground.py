@@ -35,7 +35,7 @@ def wait(init: launch.Init, master: int = -1) -> int:
     ``master``: of its pseudo terminal, which is copied from and to this process's own stdio.
     """
     try:
-        status = native.wait_foreground(init.pid, init.pidfd, master)
+        status = native.wait_foreground(init.pid, init.pidfd, master=master)
     except OSError as exc:
         raise errors.from_os(exc, "wait for the program") from exc
     init.status = status

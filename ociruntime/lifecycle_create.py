@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 
 from ociruntime import container as lifecycle
-from ociruntime import errors, foreground, hotpath, lifecycle_sync, log, state
+from ociruntime import errors, foreground, lifecycle_sync, log, state
 from ociruntime.host import console, launch, normalize, prepare, probe, unixsock
 from ociruntime.plan import compile as compiler
 from ociruntime.plan import context, encode, ops, words
@@ -145,11 +145,8 @@ def _read(creation: Creation) -> None:
 
 
 def _read_config(name: str) -> bytes:
-    if name == "-":
-        hotpath.exec_full()  # standard input can be read once only
-        return state.read_fd(0)
     try:
-        return state.read_file(name)
+        return state.read_input() if name == "-" else state.read_file(name)
     except OSError as exc:
         if exc.errno == _ENOENT:
             raise errors.Error(f"JSON specification file {name} not found") from exc

@@ -136,12 +136,16 @@ def fatal(error: errors.Error) -> None:
     if error.hint:
         extra["hint"] = error.hint
     message = error.message
+    if isinstance(error, errors.ConfigError) and len(error.problems) > 1:
+        from ociruntime.spec import validate
+
+        name = message.partition(":")[0]
+        message = "\n".join([validate.render(name, problem) for problem in error.problems])
     if _fd >= 0:
         # The engine shows one line: the first. The others follow under a key of their own.
-        first, _, others = message.partition("\n")
-        if others:
-            extra["detail"] = others
-        _write(_fd, _line(ERROR, first, extra))
+        if message != error.message:
+            extra["detail"] = message
+        _write(_fd, _line(ERROR, error.message, extra))
     elif _json:
         _write(2, _line(ERROR, message, extra))
         return

@@ -107,6 +107,22 @@ def read_fd(fd: int) -> bytes:
     return b"".join(parts)
 
 
+def read_input() -> bytes:
+    """All of standard input, which is then wound back: should the command be run again by the full interpreter.
+
+    Raises OSError.
+    """
+    data = read_fd(0)
+    fd = posix.memfd_create("input", posix.MFD_CLOEXEC)
+    rest = data
+    while rest:
+        rest = rest[posix.write(fd, rest) :]
+    posix.lseek(fd, 0, 0)
+    posix.dup2(fd, 0)
+    posix.close(fd)
+    return data
+
+
 def replace_file(path: str, data: bytes, mode: int, directory: int | None = None) -> None:
     """Write a file beside ``path`` and rename it: readers see the old or the new one. Raises OSError."""
     head, _, name = path.rpartition("/")

@@ -47,9 +47,15 @@ def test_text_line(tmp_path: Path) -> None:
 def test_the_engine_sees_one_line_of_many(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log.setup({"log": str(path), "log-format": "json"})
-    log.fatal(errors.Error("first\nsecond"))
+    log.fatal(
+        errors.ConfigError(
+            "c.json:1: a (and 1 more)",
+            [errors.ConfigProblem("/a", "x", 1), errors.ConfigProblem("/b", "y", 2)],
+        )
+    )
     line = json.loads(path.read_text())
-    assert (line["msg"], line["detail"]) == ("first", "second")
+    assert line["msg"] == "c.json:1: a (and 1 more)"
+    assert line["detail"] == "c.json:1: a: x\nc.json:2: b: y"
 
 
 def test_appended_and_mode(tmp_path: Path) -> None:
