@@ -152,7 +152,7 @@ def slot_name(plan: Plan, slot: Any) -> str:
         return "none"
     if int(slot) < len(plan.fds):
         return plan.fds[int(slot)]
-    return f"fd {slot}"
+    return f"fd{slot}"
 
 
 def _tree(plan: Plan, index: int, slot: Any) -> str:

@@ -93,7 +93,8 @@ def _root(ctx: Context, given: bool) -> None:
     """The root's tree over its own path, in a mount namespace from which nothing propagates back."""
     plan = ctx.plan
     propagation = MS_PRIVATE if ctx.propagation & MS_PRIVATE else MS_SLAVE
-    ctx.call("/linux/rootfsPropagation", "mount", 0, "/", 0, propagation | MS_REC, 0)
+    origin = "/linux/rootfsPropagation" if ctx.propagation else ""
+    ctx.call(origin, "mount", 0, "/", 0, propagation | MS_REC, 0)
     tree = ops.NONE
     if given:
         tree = plan.fds.index("rootfs")

@@ -43,7 +43,7 @@ def enter(ctx: Context, linux: dict[str, Any]) -> None:
             joined.append((kind, plan.fds.index("ns:" + kind), flag))
     staged = ctx.userns or joined or new & words.NEWTIME
     if ctx.options.cgroup_join == "sync":
-        ctx.sync("/linux/cgroupsPath", ops.TAG_CGROUP)
+        ctx.sync("/linux/cgroupsPath" if linux.get("cgroupsPath") else "", ops.TAG_CGROUP)
     if not staged:
         plan.clone_flags = new & ~words.NEWCGROUP
         if new & words.NEWCGROUP:

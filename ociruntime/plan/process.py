@@ -274,7 +274,10 @@ def become(ctx: Context, process: dict[str, Any], console: int) -> None:
     umask = user.get("umask")
     label(ctx, process)
     limits(ctx, process)
-    ctx.call("/process/user/umask", "umask", options.umask if umask is None else umask & 0o777)
+    if umask is None:
+        ctx.call("", "umask", options.umask)
+    else:
+        ctx.call("/process/user/umask", "umask", umask & 0o777)
     plan.add("/process/terminal" if console != ops.NONE else "", ops.STDIO, ctx.root, console, uid)
     variables = environment(ctx, process)
     if "HOME" not in variables:

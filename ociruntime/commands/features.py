@@ -1,0 +1,104 @@
+"""`features`: what this runtime can do, as the features structure of the runtime-spec.
+
+Cold: runs in the full interpreter. Every list comes from the table that the code itself uses.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import ociruntime
+from ociruntime.host import probe, seccomp
+from ociruntime.plan import mount_options, words
+
+if TYPE_CHECKING:
+    from ociruntime.cli import Call
+
+HOOKS = (
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+)
+_FLAG_SINCE = {
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": (5, 19)
+}  # the others are older than what is needed
+
+
+def document() -> dict[str, Any]:
+    """The features structure."""
+    annotations = {"ociruntime.version": ociruntime.__version__}
+    library = _libseccomp()
+    if library:
+        annotations["io.github.seccomp.libseccomp.version"] = library
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": "1.3.0",
+        "hooks": list(HOOKS),
+        "mountOptions": mount_options.known_words(),
+        "linux": {
+            "namespaces": sorted(words.NAMESPACES),
+            "capabilities": list(words.CAPABILITIES),
+            "cgroup": {
+                "v1": True,
+                "v2": True,
+                "systemd": False,
+                "systemdUser": False,
+                "rdma": True,
+            },
+            "seccomp": _seccomp(library),
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
+            "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
+            "memoryPolicy": {
+                "modes": list(words.MEMORY_POLICIES),
+                "flags": list(words.MEMORY_FLAGS),
+            },
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {
+                "enabled": importlib.util.find_spec("ociruntime.host.netdev") is not None
+            },
+        },
+        "annotations": annotations,
+    }
+
+
+def _libseccomp() -> str:
+    """Version of the library that filters are compiled with, or an empty text."""
+    try:
+        from ociruntime.host import native
+
+        return ".".join(str(part) for part in native.seccomp_version())
+    except (ImportError, AttributeError):
+        return ""
+
+
+def _seccomp(library: str) -> dict[str, Any]:
+    if not library:
+        return {"enabled": False}
+    from ociruntime.host import seccomp_compile
+
+    kernel = probe.kernel_version(os.uname().release)
+    return {
+        "enabled": True,
+        "actions": list(seccomp_compile.ACTIONS),
+        "operators": list(seccomp_compile.OPERATORS),
+        "archs": list(seccomp_compile.ARCHITECTURES),
+        "knownFlags": list(seccomp.FLAGS),
+        "supportedFlags": [
+            flag for flag in seccomp.FLAGS if kernel >= _FLAG_SINCE.get(flag, (0, 0))
+        ],
+    }
+
+
+def run(call: Call) -> int:
+    """Print the structure, and nothing but it."""
+    sys.stdout.write(json.dumps(document(), indent=4) + "\n")
+    sys.stdout.flush()
+    return 0
