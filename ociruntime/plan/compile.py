@@ -5,9 +5,8 @@ Hot module. The order of a create plan is stated in docs/architecture.md.
 
 from __future__ import annotations
 
-from ociruntime import errors
 from ociruntime.plan import devices, mounts, namespaces, ops, process, words
-from ociruntime.plan.context import Context, Options, clean
+from ociruntime.plan.context import Context, Options, clean, refuse
 from ociruntime.plan.mount_options import MS_PRIVATE, MS_REC, MS_SLAVE, PROPAGATION, RDONLY
 
 TYPE_CHECKING = False
@@ -80,9 +79,9 @@ def _root_propagation(ctx: Context, linux: dict[str, Any]) -> None:
         return
     flag = PROPAGATION.get(word)
     if flag is None:
-        raise errors.Error(f"unknown propagation {word!r}", pointer="/linux/rootfsPropagation")
+        raise refuse(f"unknown propagation {word!r}", pointer="/linux/rootfsPropagation")
     if flag & MS_PRIVATE and ctx.options.no_pivot:
-        raise errors.Error(
+        raise refuse(
             "rootfsPropagation private is not possible with --no-pivot",
             pointer="/linux/rootfsPropagation",
         )
@@ -117,7 +116,7 @@ def _plain_root(
     )
     for pointer, value in asked:
         if value:
-            raise errors.Error(
+            raise refuse(
                 f"{pointer[1:].replace('/', '.')} needs a mount namespace", pointer=pointer
             )
     ctx.root = ctx.plan.slot()
@@ -139,7 +138,7 @@ def _console(ctx: Context, program: dict[str, Any], flags: int) -> int:
     size = program.get("consoleSize") or {}
     rows, columns = size.get("height") or 0, size.get("width") or 0
     if not (0 <= rows <= 0xFFFF and 0 <= columns <= 0xFFFF):
-        raise errors.Error("console size is not within 65535", pointer="/process/consoleSize")
+        raise refuse("console size is not within 65535", pointer="/process/consoleSize")
     slave = ctx.plan.slot()
     uid = program["user"]["uid"]
     ctx.plan.add("/process/terminal", ops.CONSOLE, slave, ctx.root, rows, columns, uid, flags)
@@ -189,7 +188,7 @@ def _kernel_names(ctx: Context, spec: dict[str, Any], linux: dict[str, Any]) -> 
         name = spec.get(key)
         if name:
             if "uts" not in ctx.namespaces:
-                raise errors.Error(
+                raise refuse(
                     f"unable to set {key} without a private UTS namespace", pointer=f"/{key}"
                 )
             raw = name.encode("utf-8", "surrogateescape")
@@ -198,7 +197,7 @@ def _kernel_names(ctx: Context, spec: dict[str, Any], linux: dict[str, Any]) -> 
         origin = "/linux/sysctl/" + key.replace("~", "~0").replace("/", "~1")
         path = sysctl_path(key)
         if ".." in path.split("/"):
-            raise errors.Error(f"sysctl {key!r} is not a name", pointer=origin)
+            raise refuse(f"sysctl {key!r} is not a name", pointer=origin)
         ctx.plan.add(
             origin, ops.WRITE, ctx.procfs, path, value, ops.WRITE_PROCFS | ops.WRITE_SKIP_SAME
         )
@@ -217,10 +216,10 @@ def _memory_and_personality(ctx: Context, linux: dict[str, Any]) -> None:
     if personality:
         origin = "/linux/personality"
         if personality.get("flags"):
-            raise errors.Error("personality flags are not supported", pointer=f"{origin}/flags")
+            raise refuse("personality flags are not supported", pointer=f"{origin}/flags")
         domain = words.PERSONALITIES.get(personality["domain"])
         if domain is None:
-            raise errors.Error(
+            raise refuse(
                 f"unknown personality {personality['domain']!r}", pointer=f"{origin}/domain"
             )
         ctx.call(origin, "personality", domain)
@@ -229,15 +228,11 @@ def _memory_and_personality(ctx: Context, linux: dict[str, Any]) -> None:
         origin = "/linux/memoryPolicy"
         mode = words.MEMORY_POLICIES.get(policy["mode"])
         if mode is None:
-            raise errors.Error(
-                f"unknown memory policy {policy['mode']!r}", pointer=f"{origin}/mode"
-            )
+            raise refuse(f"unknown memory policy {policy['mode']!r}", pointer=f"{origin}/mode")
         for word in policy.get("flags") or ():
             flag = words.MEMORY_FLAGS.get(word)
             if flag is None:
-                raise errors.Error(
-                    f"unknown memory policy flag {word!r}", pointer=f"{origin}/flags"
-                )
+                raise refuse(f"unknown memory policy flag {word!r}", pointer=f"{origin}/flags")
             mode |= flag
         mask = number_list(policy.get("nodes") or "", 1 << 14, f"{origin}/nodes")
         blob = bit_mask(mask)
@@ -257,10 +252,10 @@ def number_list(text: str, limit: int, pointer: str) -> set[int]:
         first, dash, last = part.partition("-")
         first, last = first.strip(), last.strip() if dash else first.strip()
         if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
-            raise errors.Error(f"{text!r} is not a list of numbers", pointer=pointer)
+            raise refuse(f"{text!r} is not a list of numbers", pointer=pointer)
         low, high = int(first), int(last)
         if low > high or high >= limit:
-            raise errors.Error(f"{part} in {text!r} is out of range", pointer=pointer)
+            raise refuse(f"{part} in {text!r} is out of range", pointer=pointer)
         numbers.update(range(low, high + 1))
     return numbers
 
@@ -324,7 +319,7 @@ def _affinity(ctx: Context, affinity: dict[str, Any], key: str) -> None:
         pointer = f"/process/execCPUAffinity/{key}"
         numbers = number_list(text, 1 << 14, pointer)
         if not numbers:
-            raise errors.Error(f"{text!r} names no CPU", pointer=pointer)
+            raise refuse(f"{text!r} names no CPU", pointer=pointer)
         mask = bit_mask(numbers)
         ctx.call(pointer, "sched_setaffinity", 0, len(mask), mask)
 

@@ -128,6 +128,16 @@ class Context:
         self.plan.add(origin, ops.SYNC, tag)
 
 
+def refuse(message: str, pointer: str, hint: str | None = None) -> errors.Error:
+    """An error about the value at ``pointer``, whose place begins the message."""
+    from ociruntime.plan.attribute import place
+
+    where = place(pointer)
+    return errors.Error(
+        f"{where}: {message}" if where else message, pointer=pointer or None, hint=hint
+    )
+
+
 def clean(path: str) -> str:
     """An absolute path without empty, ``.`` and ``..`` components; relative ones begin at ``/``."""
     if "." not in path and "//" not in path and path[:1] == "/" and path[-1:] != "/":

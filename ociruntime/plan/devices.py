@@ -5,9 +5,8 @@ Hot module.
 
 from __future__ import annotations
 
-from ociruntime import errors
 from ociruntime.plan import ops, words
-from ociruntime.plan.context import clean
+from ociruntime.plan.context import clean, refuse
 from ociruntime.plan.mount_options import NODEV, NOEXEC, NOSUID, RDONLY
 
 TYPE_CHECKING = False
@@ -45,9 +44,7 @@ def read(ctx: Context, linux: dict[str, Any], mounts: Iterable[Any]) -> list[Dev
         origin = f"/linux/devices/{index}"
         major, minor = device.get("major") or 0, device.get("minor") or 0
         if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-            raise errors.Error(
-                f"device {major}:{minor} is beyond the kernel's range", pointer=origin
-            )
+            raise refuse(f"device {major}:{minor} is beyond the kernel's range", pointer=origin)
         devices.append(
             (origin, path, mode, major, minor, device.get("uid") or 0, device.get("gid") or 0)
         )
@@ -60,8 +57,8 @@ def read(ctx: Context, linux: dict[str, Any], mounts: Iterable[Any]) -> list[Dev
         if mode & _S_IFMT == _S_IFIFO:
             continue
         if not ctx.facts.devices.get(path):
-            raise errors.Error(
-                f"{path}: no such device on the host, and none can be made", pointer=origin or None
+            raise refuse(
+                f"{path}: no such device on the host, and none can be made", pointer=origin
             )
         if ctx.facts.privileged:
             name = "device:" + path

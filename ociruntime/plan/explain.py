@@ -63,6 +63,7 @@ _RESOLVE = (
     (words.RESOLVE_NO_XDEV, "no_xdev"),
     (words.RESOLVE_NO_MAGICLINKS, "no_magiclinks"),
     (words.RESOLVE_NO_SYMLINKS, "no_symlinks"),
+    (words.RESOLVE_IN_ROOT, "in_root"),
 )
 _WRITE = (
     (ops.WRITE_PROCFS, "procfs"),

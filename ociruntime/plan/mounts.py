@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ociruntime import errors
 from ociruntime.plan import mount_options, ops, words
-from ociruntime.plan.context import clean
+from ociruntime.plan.context import clean, refuse
 from ociruntime.plan.mount_options import ATIME_MASK, MS_PRIVATE, MS_REC, MS_SLAVE, RDONLY
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ def read(ctx: Context, spec: dict[str, Any]) -> list[Entry]:
         destination = clean(mount["destination"])
         origin = f"/mounts/{index}"
         if destination == "/" and not options.remount:
-            raise errors.Error("cannot mount over the root of the container", pointer=origin)
+            raise refuse("cannot mount over the root of the container", pointer=origin)
         entries.append((index, origin, destination, kind, options, mount))
         if options.bind is not None and not options.remount:
             _bind_source(ctx, index, origin, options, mount)
@@ -59,14 +59,14 @@ def _bind_source(
     source = host_path(ctx, mount.get("source") or "")
     kind = ctx.facts.sources.get(index, "dir")
     if kind.__class__ is int:
-        raise errors.Error(
+        raise refuse(
             f"bind source {source}: {errors.strerror(kind)}",
             pointer=f"{origin}/source",
         )
     idmap = _idmap(ctx, origin, options, mount)
     if not ctx.facts.privileged:
         if idmap is not None:
-            raise errors.Error("an id-mapped mount needs a privileged runtime", pointer=origin)
+            raise refuse("an id-mapped mount needs a privileged runtime", pointer=origin)
         return
     name = f"mount:{index}"
     ctx.plan.fd(name)
@@ -94,7 +94,7 @@ def _idmap(ctx: Context, origin: str, options: Options, mount: dict[str, Any]) -
         return None
     if not uids and not gids:
         if not ctx.userns:
-            raise errors.Error(
+            raise refuse(
                 "an id-mapped mount without mappings needs a user namespace", pointer=origin
             )
         uids, gids = ctx.uid_maps or None, ctx.gid_maps or None
@@ -192,7 +192,7 @@ def _file_system(
     """A mount of a new file system."""
     plan = ctx.plan
     if not kind or kind == "none":
-        raise errors.Error("mount without a type and without bind or remount", pointer=origin)
+        raise refuse("mount without a type and without bind or remount", pointer=origin)
     attributes = options.attr_set
     data = options.superblock + options.data
     readonly = attributes & RDONLY
@@ -201,7 +201,7 @@ def _file_system(
     if label and kind in _LABELLED:
         data.append(f"context={label}")
     if (uids := mount.get("uidMappings")) or options.idmap is not None:
-        raise errors.Error(
+        raise refuse(
             f"an id-mapped mount of type {kind} is not supported, only bind mounts can be",
             pointer=f"{origin}/uidMappings" if uids else origin,
         )
@@ -271,7 +271,7 @@ def _by_mount(
     """A mount whose data is too long for fsconfig(2): mount(2) onto the working directory, which is the target."""
     text = ",".join(item for item in data if item not in mount_options.SUPERBLOCK and item != "ro")
     if len(text) > _MOUNT_DATA_MAX:
-        raise errors.Error(
+        raise refuse(
             f"mount options of {len(text)} bytes, {_MOUNT_DATA_MAX} at most are possible",
             pointer=f"{origin}/options",
         )
@@ -281,7 +281,17 @@ def _by_mount(
     ctx.call(origin, "mount", source, ".", kind, mount_options.mount_flags(options), text, 0)
     if options.propagation or options.rec_set or options.rec_clr:
         tree = plan.slot()
-        plan.add(origin, ops.OPEN, tree, ctx.root, destination, words.O_PATH_DIRECTORY, 0, 0, 0)
+        plan.add(
+            origin,
+            ops.OPEN,
+            tree,
+            ctx.root,
+            destination,
+            words.O_PATH_DIRECTORY,
+            words.INSIDE,
+            0,
+            0,
+        )
         if options.rec_set or options.rec_clr:
             plan.add(origin, ops.SETATTR, tree, options.rec_set, options.rec_clr, 0, 0, ops.NONE)
         for flag in options.propagation:
@@ -297,7 +307,7 @@ def _remount(ctx: Context, origin: str, destination: str, kind: str, options: Op
         plan.add(origin, ops.CHDIR, ctx.root, destination)
         ctx.call(origin, "mount", 0, ".", kind or 0, flags, data or 0, 0)
     tree = plan.slot()
-    plan.add(origin, ops.OPEN, tree, ctx.root, destination, words.O_PATH, 0, 0, 0)
+    plan.add(origin, ops.OPEN, tree, ctx.root, destination, words.O_PATH, words.INSIDE, 0, 0)
     if options.bind is not None and (options.attr_set or options.attr_clr):
         plan.add(origin, ops.SETATTR, tree, options.attr_set, options.attr_clr, 0, 0, ops.NONE)
     if options.rec_set or options.rec_clr:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import _struct
 
-from ociruntime import errors
 from ociruntime.plan import namespaces, ops, words
-from ociruntime.plan.context import clean, mapped
+from ociruntime.plan.context import clean, mapped, refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def scheduling(ctx: Context, process: dict[str, Any]) -> None:
                 scheduler.get("period") or 0,
             )
         except _struct_error:
-            raise errors.Error("scheduler value out of range", pointer=origin) from None
+            raise refuse("scheduler value out of range", pointer=origin) from None
         ctx.call(origin, "sched_setattr", 0, attributes, 0)
     priority = process.get("ioPriority")
     if priority:
@@ -96,16 +95,14 @@ def scheduling(ctx: Context, process: dict[str, Any]) -> None:
         kind = _word(words.IO_CLASSES, priority["class"], "I/O priority class", f"{origin}/class")
         level = priority.get("priority") or 0
         if not 0 <= level <= 7:
-            raise errors.Error(
-                f"I/O priority {level} is not within 0 to 7", pointer=f"{origin}/priority"
-            )
+            raise refuse(f"I/O priority {level} is not within 0 to 7", pointer=f"{origin}/priority")
         ctx.call(origin, "ioprio_set", 1, 0, kind << 13 | level)
 
 
 def _word(table: dict[str, int], word: str, what: str, pointer: str) -> int:
     value = table.get(word)
     if value is None:
-        raise errors.Error(f"unknown {what} {word!r}", pointer=pointer)
+        raise refuse(f"unknown {what} {word!r}", pointer=pointer)
     return value
 
 
@@ -115,7 +112,7 @@ def label(ctx: Context, process: dict[str, Any]) -> None:
     if profile and (ctx.facts.apparmor or profile != "unconfined"):
         origin = "/process/apparmorProfile"
         if not ctx.facts.apparmor:
-            raise errors.Error(
+            raise refuse(
                 "apparmor profile is set, but AppArmor is disabled on this host", pointer=origin
             )
         text = f"exec {profile}"
@@ -125,7 +122,7 @@ def label(ctx: Context, process: dict[str, Any]) -> None:
     if selinux:
         origin = "/process/selinuxLabel"
         if not ctx.facts.selinux:
-            raise errors.Error(
+            raise refuse(
                 "selinux label is set, but SELinux is disabled on this host", pointer=origin
             )
         _attribute(ctx, origin, "exec", selinux)
@@ -154,7 +151,7 @@ def limits(ctx: Context, process: dict[str, Any]) -> None:
 def _limit(entry: dict[str, Any], key: str, origin: str) -> int:
     value = entry.get(key) or 0
     if not 0 <= value <= _MAX_UINT64:
-        raise errors.Error(f"rlimit value {value} is not within 64 bits", pointer=f"{origin}/{key}")
+        raise refuse(f"rlimit value {value} is not within 64 bits", pointer=f"{origin}/{key}")
     return int(value)
 
 
@@ -171,7 +168,7 @@ def environment(ctx: Context, process: dict[str, Any]) -> dict[str, str]:
     for index, entry in enumerate(entries):
         at = entry.find("=")
         if at <= 0:
-            raise errors.Error(
+            raise refuse(
                 f"environment entry {entry!r} is not NAME=value", pointer=f"/process/env/{index}"
             )
         variables[entry[:at]] = entry
@@ -238,24 +235,24 @@ def groups(ctx: Context, user: dict[str, Any]) -> tuple[int | bytes, int]:
         *(("additionalGids", group) for group in extra),
     ):
         if not 0 <= value <= _MAX_ID:
-            raise errors.Error(
+            raise refuse(
                 f"{name} {value} is not within 0 to {_MAX_ID}", pointer=f"/process/user/{name}"
             )
     if ctx.uid_maps and not mapped(uid, ctx.uid_maps):
-        raise errors.Error(
+        raise refuse(
             f"uid {uid} is not mapped: cannot set uid to unmapped user in user namespace",
             pointer="/process/user/uid",
         )
     if ctx.gid_maps:
         for name, value in (("gid", gid), *(("additionalGids", group) for group in extra)):
             if not mapped(value, ctx.gid_maps):
-                raise errors.Error(
+                raise refuse(
                     f"gid {value} is not mapped: cannot set gid to unmapped user in user namespace",
                     pointer=f"/process/user/{name}",
                 )
     if namespaces.setgroups_denied(ctx):
         if any(group != gid for group in extra):
-            raise errors.Error(
+            raise refuse(
                 "cannot set any additional groups in a rootless container",
                 pointer="/process/user/additionalGids",
                 hint="groups need a range in /etc/subgid and newgidmap",
