@@ -290,6 +290,10 @@ def become(ctx: Context, process: dict[str, Any], console: int) -> None:
         plan.add(origin, ops.CAPS, bounding, 0, 0, 0, 0, ops.CAPS_DROP_BOUNDING)
     if privileges:
         ctx.call("/process/noNewPrivileges", "prctl", words.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # As root first, which may enter what the user may not; where root may not (FUSE, NFS), as the user.
+    cwd = clean(process["cwd"])
+    denied = ops.errno_set(words.EPERM, words.EACCES)
+    plan.add("/process/cwd", ops.CHDIR, ctx.root, cwd, flags=ops.F_IGNORE, errnos=denied)
     plan.add("/process/user", ops.IDS, uid, gid, blob, id_flags | ops.IDS_KEEPCAPS)
     plan.add(
         origin,
@@ -301,7 +305,7 @@ def become(ctx: Context, process: dict[str, Any], console: int) -> None:
         ambient,
         ops.CAPS_SET | ops.CAPS_AMBIENT,
     )
-    plan.add("/process/cwd", ops.CHDIR, ctx.root, clean(process["cwd"]))
+    plan.add("/process/cwd", ops.CHDIR, ctx.root, cwd, flags=ops.F_RETRY)
     program = process["args"][0]
     path = variables.get("PATH")
     plan.add("/process/args/0", ops.FIND_EXE, program, ops.NONE if path is None else path[5:])
