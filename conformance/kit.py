@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -376,17 +376,22 @@ class Runtime:
         """Delete by force whatever was made."""
         while self.containers:
             container = self.containers.pop()
-            # As a monitor does: an init ends only when all of its pid namespace are reaped.
-            done = threading.Event()
-            reaper = threading.Thread(target=self._reap_until, args=(done,))
-            reaper.start()
-            try:
-                container.delete("--force")
-                if container.pid and alive(container.pid):
-                    os.kill(container.pid, signal.SIGKILL)
-            finally:
-                done.set()
-                reaper.join()
+            container.delete("--force")
+            if container.pid and alive(container.pid):
+                os.kill(container.pid, signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def reaping(self) -> Iterator[None]:
+        """Reap adopted children meanwhile: an init ends only when all of its pid namespace,
+        which `exec` may have given to this process, are reaped."""
+        done = threading.Event()
+        reaper = threading.Thread(target=self._reap_until, args=(done,))
+        reaper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            reaper.join()
 
     def _reap_until(self, done: threading.Event) -> None:
         while not done.wait(0.01):
@@ -426,7 +431,9 @@ class Container:
         return self.verb("kill", *flags, after=[what])
 
     def delete(self, *flags: str) -> Result:
-        return self.verb("delete", *flags)
+        """`delete`, while this process reaps orphans as a container monitor does."""
+        with self.runtime.reaping():
+            return self.verb("delete", *flags)
 
     def exec(self, *args: str, flags: Sequence[str] = (), **kw: Any) -> Result:
         """`exec` of the test program in the foreground."""

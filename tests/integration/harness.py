@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TypeVar
 
 from conformance.kit import (
     Bundle,
@@ -34,6 +35,7 @@ __all__ = [
     "runtime_path",
 ]
 
+T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
@@ -45,8 +47,8 @@ def runtime_path() -> str | None:
     return shutil.which(name)
 
 
-def by_kind(runtime: Runtime, default: str, **others: str) -> str:
-    """What this runtime says, where the peers' words differ: `others` by the runtime's kind."""
+def by_kind(runtime: Runtime, default: T, **others: T) -> T:
+    """What this runtime does, where the peers' ways differ: `others` by the runtime's kind."""
     return others.get(runtime.kind, default)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import json
 import os
@@ -230,48 +231,53 @@ class Terminal:
                 os._exit(127)
 
     def wait(self) -> int:
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        os.close(self.master)
-        return code
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def run_on_terminal(rt: Runtime, bundle: Bundle) -> Terminal:
+@contextlib.contextmanager
+def run_on_terminal(rt: Runtime, bundle: Bundle) -> Iterator[Terminal]:
+    """`run` on a terminal of its own, which is hung up at the end."""
     bundle.process["terminal"] = True
     container = rt.track(bundle.write())
-    return Terminal(rt.argv("run", "--bundle", str(bundle.path), container.id))
+    terminal = Terminal(rt.argv("run", "--bundle", str(bundle.path), container.id))
+    try:
+        yield terminal
+    finally:
+        os.close(terminal.master)
 
 
 def test_run_on_a_terminal(rt: Runtime, bundle: Bundle) -> None:
-    terminal = run_on_terminal(rt, bundle.args("tty", ";", "ctty", ";", "exit", "3"))
-    text = read_until(terminal.master, "foreground=1")
-    assert "0 /dev/pts/0" in text or "0 /dev/console" in text
-    assert terminal.wait() == 3
+    with run_on_terminal(rt, bundle.args("tty", ";", "ctty", ";", "exit", "3")) as terminal:
+        text = read_until(terminal.master, "foreground=1")
+        assert "0 /dev/pts/0" in text or "0 /dev/console" in text
+        assert terminal.wait() == 3
 
 
 def test_run_on_a_terminal_passes_keys(rt: Runtime, bundle: Bundle) -> None:
-    terminal = run_on_terminal(rt, bundle.args("echo", "go", ";", "fdread", "0"))
-    read_until(terminal.master, "go")
-    os.write(terminal.master, b"keys\n")
-    read_until(terminal.master, "keys\r\nkeys")
-    assert terminal.wait() == 0
+    with run_on_terminal(rt, bundle.args("echo", "go", ";", "fdread", "0")) as terminal:
+        read_until(terminal.master, "go")
+        os.write(terminal.master, b"keys\n")
+        read_until(terminal.master, "keys\r\nkeys")
+        assert terminal.wait() == 0
 
 
 def test_run_on_a_terminal_interrupts(rt: Runtime, bundle: Bundle) -> None:
     """Ctrl-C is a byte for the inner terminal, whose foreground job gets the signal."""
-    terminal = run_on_terminal(rt, bundle.args("trap", "2"))
-    read_until(terminal.master, "ready")
-    os.write(terminal.master, b"\x03")
-    read_until(terminal.master, "caught 2")
-    assert terminal.wait() == 0
+    with run_on_terminal(rt, bundle.args("trap", "2")) as terminal:
+        read_until(terminal.master, "ready")
+        os.write(terminal.master, b"\x03")
+        read_until(terminal.master, "caught 2")
+        assert terminal.wait() == 0
 
 
+@pytest.mark.known("crun", "1.8.1 does not give the new terminal the size of the old one")
 def test_run_on_a_terminal_resizes(rt: Runtime, bundle: Bundle) -> None:
     bundle.args("wait-winsize", "40", "100", ";", "wait-winsize", "21", "81")
-    terminal = run_on_terminal(rt, bundle)
-    assert "rows=40 columns=100" in read_until(terminal.master, "columns=")
-    fcntl.ioctl(terminal.master, termios.TIOCSWINSZ, struct.pack("HHHH", 21, 81, 0, 0))
-    assert "rows=21 columns=81" in read_until(terminal.master, "columns=")
-    assert terminal.wait() == 0
+    with run_on_terminal(rt, bundle) as terminal:
+        assert "rows=40 columns=100" in read_until(terminal.master, "columns=")
+        fcntl.ioctl(terminal.master, termios.TIOCSWINSZ, struct.pack("HHHH", 21, 81, 0, 0))
+        assert "rows=21 columns=81" in read_until(terminal.master, "columns=")
+        assert terminal.wait() == 0
 
 
 def test_run_restores_the_terminal(rt: Runtime, bundle: Bundle) -> None:
