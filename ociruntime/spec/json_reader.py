@@ -5,7 +5,7 @@ an object (runtime-spec, glossary, "JSON"), no NUL and no lone surrogate in a st
 NaN or Infinity, at most 128 levels and 64 MiB. Integers are exact.
 
 The launcher brings ``_ocijson`` (native/minijson.c); elsewhere CPython's own ``_json`` does the work. Both accept the
-same texts; what is wrong with a text that ``_json`` refuses is found out by ``locate``.
+same texts; what is wrong with one that they refuse is found out by ``locate``.
 
 Hot module.
 """
@@ -45,19 +45,13 @@ def loads(data: bytes, name: str = "config.json") -> Any:
     """
     if len(data) > MAX_SIZE:
         _fail(data, name, f"larger than {MAX_SIZE >> 20} MiB", len(data))
-    if _ocijson is None:
-        try:
-            return _loads(data)
-        except (ValueError, StopIteration, ImportError, RecursionError):
-            # ImportError: the scanner wants json.JSONDecodeError, which the core phase has not.
-            from ociruntime.spec import locate
+    try:
+        return _loads(data) if _ocijson is None else _ocijson.loads(data, MAX_DEPTH)
+    except (ValueError, StopIteration, ImportError, RecursionError):
+        # ImportError: _json wants json.JSONDecodeError, which the core phase has not.
+        from ociruntime.spec import locate
 
-            message, offset = locate.syntax_error(data) or ("not JSON", 0)
-    else:
-        try:
-            return _ocijson.loads(data, MAX_DEPTH)
-        except ValueError as exc:
-            message, offset = exc.args
+        message, offset = locate.syntax_error(data) or ("no reason found", 0)
     return _fail(data, name, message, offset)
 
 
@@ -121,15 +115,13 @@ def _loads(data: bytes) -> Any:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for parent in level
             if parent.__class__ in (dict, list)
             for child in (parent.values() if parent.__class__ is dict else parent)
         ]
-        if not level:
-            return
     if any(child.__class__ in (dict, list) for child in level):
         raise ValueError("nested too deeply")
 

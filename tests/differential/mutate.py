@@ -10,21 +10,27 @@ from typing import Any
 from hypothesis import strategies as st
 
 WORDS = [
-    "", "/", "/proc", "/proc/self", "proc", "../x", "1.3.0", "2.0.0", "1.0", "private", "rslave", "rshared", "SCMP_ACT_ERRNO",
-    "SCMP_ACT_NOTIFY", "SCMP_ACT_ALLOW", "SCMP_ACT_allow", "SCMP_CMP_EQ", "SCMP_ARCH_X86", "CAP_KILL", "RLIMIT_CORE", "RLIMIT_CORE\n",
-    "RLIMIT_", "RLIMIT_FOO", "rlimit_core", "MPOL_LOCAL", "MPOL_F_RELATIVE_NODES", "SCHED_FIFO", "SCHED_FLAG_RECLAIM", "mount", "user",
-    "uts", "pid", "2MB", "2MB\n", "0MB", "64kB", "MB:0=1", "MB:0=1\nx", "MB", "0-3,7", "3-1", "0-", "a", "A=b", "=", "c", "b", "p",
-    "IOPRIO_CLASS_RT", "LINUX32", "idmap", "bind", "rwm", "x\x00y", "é", "\ud83d\ude00", "new", "disable", "class", "raw",
+    "", "/", "/proc", "/proc/self", "proc", "../x", "1.3.0", "2.0.0", "1.0", "private", "rslave", "rshared",
+    "SCMP_ACT_ERRNO", "SCMP_ACT_NOTIFY", "SCMP_ACT_ALLOW", "SCMP_ACT_allow", "SCMP_CMP_EQ", "SCMP_ARCH_X86",
+    "CAP_KILL", "RLIMIT_CORE", "RLIMIT_CORE\n", "RLIMIT_", "RLIMIT_FOO", "rlimit_core", "MPOL_LOCAL",
+    "MPOL_F_RELATIVE_NODES", "SCHED_FIFO", "SCHED_FLAG_RECLAIM", "mount", "user", "uts", "pid", "2MB",
+    "2MB\n", "0MB", "64kB", "MB:0=1", "MB:0=1\nx", "MB", "0-3,7", "3-1", "0-", "a", "A=b", "=", "c", "b", "p",
+    "IOPRIO_CLASS_RT", "LINUX32", "idmap", "bind", "rwm", "x\x00y", "é", "\ud83d\ude00", "new", "disable",
+    "class", "raw",
 ]  # fmt: skip
 INTEGERS = [
-    0, 1, -1, 2, 5, 7, 8, 99, 255, 256, 511, 512, 1000, -1000, 4095, 8630, 65535, 65536, 2**31 - 1, 2**31, -(2**31) - 1, 2**32 - 1, 2**32,
-    2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64 - 1, 2**64, 10**30,
+    0, 1, -1, 2, 5, 7, 8, 99, 255, 256, 511, 512, 1000, -1000, 4095, 8630, 65535, 65536, 2**31 - 1, 2**31,
+    -(2**31) - 1, 2**32 - 1, 2**32, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 2**64 - 1, 2**64, 10**30,
 ]  # fmt: skip
 
 _scalars = st.one_of(
-    st.none(), st.booleans(), st.sampled_from(INTEGERS), st.sampled_from([0.0, 1.0, 1.5, -0.5, 1e3]), st.sampled_from(WORDS)
+    st.none(),
+    st.booleans(),
+    st.sampled_from(INTEGERS),
+    st.sampled_from([0.0, 1.0, 1.5, -0.5, 1e3]),
+    st.sampled_from(WORDS),
 )
-_values = st.one_of(
+_values: st.SearchStrategy[Any] = st.one_of(
     _scalars,
     st.lists(_scalars, max_size=3),
     st.dictionaries(st.sampled_from(WORDS), _scalars, max_size=2),
@@ -36,7 +42,13 @@ _values = st.one_of(
 def _places(value: Any) -> list[tuple[Any, Any]]:
     """Every (container, key or index) of a document."""
     found: list[tuple[Any, Any]] = []
-    children = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    children = (
+        list(value.items())
+        if isinstance(value, dict)
+        else list(enumerate(value))
+        if isinstance(value, list)
+        else []
+    )
     for key, child in children:
         found.append((value, key))
         found += _places(child)
@@ -64,7 +76,9 @@ def _mutate(document: Any, draw: Any) -> None:
     elif kind == "wrap":
         container[key] = [value]
     elif kind == "rename":
-        container[draw(st.sampled_from([f"{key}s", key[:-1], key.upper(), "", "a/b~c", "x\n", "\n"]))] = container.pop(key)
+        container[
+            draw(st.sampled_from([f"{key}s", key[:-1], key.upper(), "", "a/b~c", "x\n", "\n"]))
+        ] = container.pop(key)
     elif kind == "double":
         if isinstance(value, list):
             value += copy.deepcopy(value[:1])
@@ -76,9 +90,15 @@ def _mutate(document: Any, draw: Any) -> None:
         else:
             value[draw(st.sampled_from(WORDS))] = draw(_values)
     elif isinstance(value, str):
-        container[key] = draw(st.sampled_from([value + "\n", value + "x", value[1:], value.swapcase(), *WORDS]))
+        container[key] = draw(
+            st.sampled_from([value + "\n", value + "x", value[1:], value.swapcase(), *WORDS])
+        )
     else:
-        container[key] = draw(st.sampled_from([value + 1, -value, value * 2**32, float(value) + 0.5, str(value), *INTEGERS]))
+        container[key] = draw(
+            st.sampled_from(
+                [value + 1, -value, value * 2**32, float(value) + 0.5, str(value), *INTEGERS]
+            )
+        )
 
 
 def configs(bases: list[Any]) -> st.SearchStrategy[Any]:
@@ -101,7 +121,9 @@ def bases(data: Path, fixtures: Path | None) -> list[Any]:
         paths += sorted(fixtures.glob("config/good/*.json"))
     documents = [json.loads(path.read_text()) for path in paths]
     for document in documents:
-        document["ociVersion"] = "1.3.0"  # one of them has an unsupported one, which would be all there is to say
+        document["ociVersion"] = (
+            "1.3.0"  # one of them has an unsupported one, which would be all there is to say
+        )
         for rule in document.get("linux", {}).get("seccomp", {}).get("syscalls", []):
             del rule["names"][3:]
         for name in ("maskedPaths", "readonlyPaths"):

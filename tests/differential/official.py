@@ -17,7 +17,9 @@ class Official:
         self.directory = directory
         self.files: dict[str, Any] = {}
         self.kinds = {
-            kind: jsonschema.Draft4Validator(self.resolve(self.file(f"{kind}-schema.json"), f"{kind}-schema.json"))
+            kind: jsonschema.Draft4Validator(
+                self.resolve(self.file(f"{kind}-schema.json"), f"{kind}-schema.json")
+            )
             for kind in ("config", "state", "features")
         }
 
@@ -38,7 +40,11 @@ class Official:
             for step in fragment.split("/")[1:]:
                 target = target[step]
             return self.resolve(target, name)
-        return {key: self.resolve(value, file) for key, value in node.items() if key not in ("definitions", "$schema")}
+        return {
+            key: self.resolve(value, file)
+            for key, value in node.items()
+            if key not in ("definitions", "$schema")
+        }
 
     def accepts(self, document: Any, kind: str = "config") -> bool:
         return bool(self.kinds[kind].is_valid(document))
@@ -57,7 +63,11 @@ def pointers(errors: Any) -> dict[str, ValidationError]:
             continue
         steps = [str(step) for step in error.absolute_path]
         if error.validator == "required":
-            missing = [name for name in error.validator_value if repr(name) in error.message and name not in error.instance]
+            missing = [
+                name
+                for name in error.validator_value
+                if repr(name) in error.message and name not in error.instance
+            ]
             steps.append(missing[0])
         found["".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)] = error
     return found

@@ -27,7 +27,8 @@ EXAMPLES = 4000
 
 LAXER: dict[str, Callable[[str, Any], bool]] = {
     "rootfsPropagation has the recursive words too: engines send them": lambda pointer, value: (
-        pointer == "/linux/rootfsPropagation" and value in ("rprivate", "rshared", "rslave", "runbindable")
+        pointer == "/linux/rootfsPropagation"
+        and value in ("rprivate", "rshared", "rslave", "runbindable")
     ),
     "fileMode may have type, setuid and sticky bits: podman sends 8630 (the range is a check)": lambda pointer, value: (
         pointer.endswith("/fileMode") and isinstance(value, int) and 511 < value < 2**32
@@ -42,14 +43,16 @@ STRICTER: dict[str, Callable[[str, Any], bool]] = {
     ),
 }
 STRICTER_RULES = {
-    "annotation-key", "args-required", "bind-source", "cgroups-path", "console-size", "cpu-affinity", "cwd-absolute", "device-number",
-    "device-path", "device-rule", "env-entry", "file-mode", "hook-path", "id-unmapped", "idmap-mappings", "idmap-pair", "intel-rdt",
-    "io-priority", "map-overlap", "map-range", "map-size", "mappings-without-userns", "memory-policy", "mount-destination",
-    "mount-on-proc", "name-too-long", "namespace-duplicate", "namespace-path", "net-device", "oci-version",
-    "oom-score-adj", "paths-without-mount-namespace", "personality", "rdma-limits", "restricted-path", "rlimit-duplicate", "rlimit-order",
-    "rlimit-type", "root-required", "scheduler", "seccomp-argument", "seccomp-errno", "seccomp-listener", "seccomp-notify-default",
-    "sysctl-name", "sysctl-namespace", "sysctl-value", "time-offsets", "umask-range", "unified-name", "user-id", "user-required",
-    "userns-mappings", "uts-required", "weight-device",
+    "annotation-key", "args-required", "bind-source", "cgroups-path", "console-size", "cpu-affinity",
+    "cwd-absolute", "device-number", "device-path", "device-rule", "env-entry", "file-mode", "hook-path",
+    "id-unmapped", "idmap-mappings", "idmap-pair", "intel-rdt", "io-priority", "map-overlap", "map-range",
+    "map-size", "mappings-without-userns", "memory-policy", "mount-destination", "mount-on-proc",
+    "name-too-long", "namespace-duplicate", "namespace-path", "net-device", "oci-version", "oom-score-adj",
+    "paths-without-mount-namespace", "personality", "rdma-limits", "restricted-path", "rlimit-duplicate",
+    "rlimit-order", "rlimit-type", "root-required", "scheduler", "seccomp-argument", "seccomp-errno",
+    "seccomp-listener", "seccomp-notify-default", "sysctl-name", "sysctl-namespace", "sysctl-value",
+    "time-offsets", "umask-range", "unified-name", "user-id", "user-required", "userns-mappings",
+    "uts-required", "weight-device",
 }  # fmt: skip
 """What is refused although the official schema accepts it; docs/compatibility-spec.md says why for each."""
 
@@ -102,7 +105,11 @@ def test_mutated_configs(official: Official, repository: Path) -> None:
     samples = bases(repository / "tests" / "data", official.directory / "test")
 
     @settings(
-        max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
     )
     @given(configs(samples))
     def compare(document: Any) -> None:
@@ -160,7 +167,9 @@ def test_linux_fixture_process_needs_a_user(official: Official) -> None:
         assert validate.load_config(data)["root"] == {"path": "rootfs"}
 
 
-def test_samples_of_the_official_schema(official: Official, repository: Path, subtests: SubTests) -> None:
+def test_samples_of_the_official_schema(
+    official: Official, repository: Path, subtests: SubTests
+) -> None:
     """The engines' configs pass the official schema, but for what LAXER names."""
     for path in sorted((repository / "tests" / "data").glob("*.json")):
         with subtests.test(path.name):
