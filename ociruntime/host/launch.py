@@ -80,6 +80,8 @@ class Init:
                 data, fds, pid = native.channel_recv(self.channel)
             except ConnectionResetError:  # it died with our last answer unread
                 data, fds, pid = b"", [], 0
+            except OSError as exc:
+                raise errors.from_os(exc, "receive from init") from exc
             try:
                 if not data:
                     return self._end()

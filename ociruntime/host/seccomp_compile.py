@@ -75,6 +75,10 @@ _BLOCKING = (0x00000000, 0x80000000, 0x00030000, 0x00050000)
 _NATIVE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "riscv64": 0xC00000F3}
 _X86_64, _X32, _X32_BIT = 0xC000003E, 0x4000003E, 0x40000000
 
+# Calls up to these are older than Linux 5.0 on every architecture: nobody has to be told that they do not exist, even
+# where a short profile names none of the later ones.
+_LINUX_5_0, _X32_LAST = 402, _X32_BIT | 547
+
 _LD, _JEQ, _JGT, _JGE, _JA, _RET = 0x20, 0x15, 0x25, 0x35, 0x05, 0x06  # classic BPF, seccomp(2)
 _NR, _ARCH = 0, 4  # offsets in struct seccomp_data
 _INSTRUCTION = _struct.Struct("=HBBI")
@@ -135,8 +139,9 @@ def _architectures(profile: dict[str, Any]) -> list[int]:
     for index, word in enumerate(profile.get("architectures") or ()):
         number = ARCHITECTURES.get(word)
         if number is None or native.seccomp_resolve(number, "exit") == -1:
+            version = ".".join(map(str, native.seccomp_version()))
             raise errors.Error(
-                f"seccomp architecture {word} is not known to libseccomp {native.seccomp_version()}",
+                f"libseccomp {version} does not know the architecture {word}",
                 pointer=f"{_POINTER}/architectures/{index}",
             )
         if number not in numbers:
@@ -174,13 +179,17 @@ def _add_rules(rules: list[Rule], action: int, entry: dict[str, Any], pointer: s
 
 
 def _newest(names: set[str], architectures: list[int]) -> dict[int, int]:
-    """For each architecture the highest system call number that the profile names; none: it is left out."""
+    """For each architecture the highest system call number that its author can have known.
+
+    An architecture of which the profile names nothing is left out.
+    """
     newest: dict[int, int] = {}
     for architecture in architectures:
         numbers = [native.seccomp_resolve(architecture, name) for name in names]
         highest = max(numbers, default=-1)
         if highest >= 0:  # below: unknown, or known on other architectures only
-            newest[architecture] = highest
+            oldest = _X32_LAST if architecture == _X32 else _LINUX_5_0
+            newest[architecture] = max(highest, oldest)
     return newest
 
 

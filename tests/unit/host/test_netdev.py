@@ -13,6 +13,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.usefixtures("native"),
     pytest.mark.skipif(not shutil.which("ip"), reason="no ip(8)"),
 ]
 
@@ -21,7 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 # Runs in a network namespace of its own; the second one belongs to a sleeping child.
 CHILD = """
 import json, os, subprocess, sys, time
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/unit/host"]
+import conftest  # the compiled parts
 setup, devices = json.loads(sys.argv[2])
 from ociruntime import errors
 from ociruntime.host import netdev
