@@ -9,11 +9,8 @@ Hot module.
 
 from __future__ import annotations
 
-import sys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
     from types import ModuleType
 
 try:
@@ -60,6 +57,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.host.native",
     "ociruntime.host.netdev",
     "ociruntime.host.normalize",
+    "ociruntime.host.notify",
     "ociruntime.host.prepare",
     "ociruntime.host.probe",
     "ociruntime.host.procfs",
@@ -141,36 +139,6 @@ def exec_full() -> None:
         _launcher.exec_full()
 
 
-class _Extensions:
-    """Importer of extension modules from known paths: the core phase has no ``sys.path`` to look them up in."""
-
-    def __init__(self, paths: list[tuple[str, str]]) -> None:
-        self.paths = dict(paths)
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        from _frozen_importlib import ModuleSpec
-
-        origin = self.paths.get(name)
-        return None if origin is None else ModuleSpec(name, self, origin=origin)  # type: ignore[arg-type]
-
-    @staticmethod
-    def create_module(spec: ModuleSpec) -> ModuleType:
-        import _imp
-
-        return _imp.create_dynamic(spec)
-
-    @staticmethod
-    def exec_module(module: ModuleType) -> None:
-        import _imp
-
-        _imp.exec_dynamic(module)
-
-
-if _launcher is not None and _launcher.extensions:
-    # Modules that are built in on Debian are shared objects in other builds of CPython.
-    sys.meta_path.append(_Extensions(_launcher.extensions))
-
-
 def load_native() -> ModuleType:
     """The cffi extension ``ociruntime._native``; only host/native.py calls this. Raises ImportError."""
     if _launcher is None:
@@ -180,25 +148,15 @@ def load_native() -> ModuleType:
     failure = "no site directory"
     for directory in _launcher.site_dirs:
         try:
-            load_extension("_cffi_backend", f"{directory}/_cffi_backend{suffix}")
+            _launcher.load_extension("_cffi_backend", f"{directory}/_cffi_backend{suffix}")
             break
         except ImportError as exc:
             failure = str(exc)
     else:
         raise ImportError(f"cannot load _cffi_backend: {failure}")
-    return load_extension("ociruntime._native", f"{_launcher.package_dir}/_native{suffix}")
-
-
-def load_extension(name: str, path: str) -> ModuleType:
-    """Load the extension module ``name`` from the shared object ``path``, unless it is loaded. Raises ImportError."""
-    loaded = sys.modules.get(name)
-    if loaded is None:
-        importer = _Extensions([(name, path)])
-        spec = importer.find_spec(name)
-        loaded = importer.create_module(spec)  # type: ignore[arg-type]
-        sys.modules[name] = loaded
-        importer.exec_module(loaded)
-    return loaded
+    return _launcher.load_extension(
+        "ociruntime._native", f"{_launcher.package_dir}/_native{suffix}"
+    )
 
 
 def main(argv: list[str]) -> int:
