@@ -31,7 +31,7 @@ CORE_BUILTINS = (
 )
 """Built-in modules without which CPython's core does not start (all are in every libpython archive)."""
 
-HOT_BUILTINS = ("_socket", "_struct", "fcntl", "select")
+HOT_BUILTINS = ("_blake2", "_socket", "_struct", "fcntl", "select")
 """What the hot path imports besides; builds of CPython that have them as shared objects get those."""
 
 WRAPS = {"_Py_Deepfreeze_Init": "WRAP_DEEPFREEZE", "_PyGC_InitState": "WRAP_GC"}
@@ -220,6 +220,7 @@ class LauncherBuild:
     def _objects(self, flags: Sequence[str]) -> list[str]:
         return [
             self._compile("launcher.c", [*WARNINGS, *flags]),
+            self._compile("import.c", WARNINGS),
             self._compile("ocisys.c", WARNINGS),
             self._compile("minijson.c", WARNINGS),
         ]
@@ -268,7 +269,8 @@ class LauncherBuild:
         link = [
             "-rdynamic",
             "-no-pie",
-            "-Wl,-z,relro", "-s",
+            "-Wl,-z,relro",
+            "-s",
             "-o",
             out,
             *objects,

@@ -9,18 +9,19 @@ from __future__ import annotations
 import posix
 import sys
 
+import _launcher
+import _ocijson
+import _ocisys
+
 
 def main(argv: list[str]) -> int:
     modules, builtins, extensions = " ".join(argv).split("--")
-    from ociruntime import hotpath  # first: it finds what is not built in
-
-    for name in [*builtins.split(), *modules.split()]:
-        __import__(name)
+    # First: a module among the others looks for them where they are not installed yet.
     for pair in extensions.split():
         name, _, path = pair.partition("=")
-        hotpath.load_extension(name, path)
-    import _ocijson
-    import _ocisys
+        _launcher.load_extension(name, path)
+    for name in [*builtins.split(), *modules.split()]:
+        __import__(name)
 
     assert_same(
         _ocijson.loads(b'{"a": [1, -2.5, "\\u00e9", null, true]}'),

@@ -57,7 +57,6 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.host.native",
     "ociruntime.host.netdev",
     "ociruntime.host.normalize",
-    "ociruntime.host.notify",
     "ociruntime.host.prepare",
     "ociruntime.host.probe",
     "ociruntime.host.procfs",
