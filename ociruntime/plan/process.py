@@ -210,12 +210,7 @@ def capability_masks(ctx: Context, process: dict[str, Any]) -> list[int]:
         )
     bounding, effective, permitted, inheritable, ambient = masks
     # The kernel demands effective within permitted, and ambient within permitted and inheritable: capabilities(7).
-    if effective & ~permitted:
-        ctx.plan.warnings.append("effective capabilities beyond the permitted ones are ignored")
-    if ambient & ~(permitted & inheritable):
-        ctx.plan.warnings.append(
-            "ambient capabilities that are not permitted and inheritable are ignored"
-        )
+    # Engines and runc's own default config ask for more; no runtime says anything about it.
     return [
         bounding,
         effective & permitted,
@@ -286,8 +281,7 @@ def become(ctx: Context, process: dict[str, Any], console: int) -> None:
     kept = 0
     if options.seccomp_filter is not None and not privileges:
         kept = words.CAP_SYS_ADMIN & ~effective
-    if process.get("capabilities") is not None:
-        plan.add(origin, ops.CAPS, bounding, 0, 0, 0, 0, ops.CAPS_DROP_BOUNDING)
+    plan.add(origin, ops.CAPS, bounding, 0, 0, 0, 0, ops.CAPS_DROP_BOUNDING)
     if privileges:
         ctx.call("/process/noNewPrivileges", "prctl", words.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     # As root first, which may enter what the user may not; where root may not (FUSE, NFS), as the user.
