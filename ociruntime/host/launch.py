@@ -126,17 +126,26 @@ class Init:
         """What the end of the channel means."""
         if any(code == ops.GATE for code, *_ in self.plan.ops):
             raise errors.Error(f"container init {self._death()} before it was ready")
-        # After execve the command name is the program's; before, that of a memfd (its number on older kernels).
         state = posix.waitid(
             posix.P_PIDFD, self.pidfd, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT
         )
-        if state is not None:
-            from ociruntime.host import procfs
-
-            name = procfs.command_name(self.pid)
-            if name.startswith("memfd:") or name.isdecimal():
-                raise errors.Error(f"container init {self._death()} before it executed the program")
+        if state is not None and self._never_executed():
+            raise errors.Error(f"container init {self._death()} before it executed the program")
         return "exec"
+
+    def _never_executed(self) -> bool:
+        """Whether a dead process was still init: by the command name that the kernel keeps.
+
+        Until execve it is that of the memory file (before Linux 6.14: the number of its descriptor).
+        """
+        from ociruntime.host import procfs
+
+        name = procfs.command_name(self.pid)
+        if not (name.startswith("memfd:") or name.isdecimal()):
+            return False
+        programs = [args[0] for code, _, _, args in self.plan.ops if code == ops.FIND_EXE]
+        programs += [args[4] for code, _, _, args in self.plan.ops if code == ops.EXEC]
+        return all(str(path).rpartition("/")[2][:15] != name for path in programs)
 
     def _death(self) -> str:
         """How init ended, in words."""
