@@ -31,7 +31,10 @@ def builder(root: str = os.path.dirname(HERE)) -> FFI:
         sources=[os.path.join(here, name) for name in SOURCES],
         include_dirs=[here],
         py_limited_api=False,  # one name of the file for the launcher to find
-        depends=[os.path.join(here, name) for name in ("shim.h", "check.h", "native.h", "sys.h", "plan.h")],
+        depends=[
+            os.path.join(here, name)
+            for name in ("shim.h", "check.h", "native.h", "sys.h", "plan.h")
+        ],
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
     )
     return ffi

@@ -179,6 +179,8 @@ static int check_syscall(struct check *c, int32_t index, const struct plan_op *o
 
     if (syscall_name(op->arg[0]) == NULL)
         return bad(c, index, 0, "is a system call that no plan may make");
+    if (op->arg[0] == __NR_prctl && op->arg[1] == 4 /* PR_SET_DUMPABLE */)
+        return bad(c, index, 1, "would make init dumpable");
     for (int32_t i = 0; i < 6; i++) {
         const char *why = NULL;
         uint64_t value = op->arg[i + 1];
@@ -222,7 +224,7 @@ static int check_arguments(struct check *c, int32_t index, const struct plan_op 
 static int check_flags(struct check *c, int32_t index, const struct plan_op *op) {
     unsigned allowed = PLAN_F_IGNORE | PLAN_F_WARN | PLAN_F_ALT;
 
-    if (op->code == OP_SETNS)
+    if (op->code == OP_SETNS || op->code == OP_CHDIR)
         allowed |= PLAN_F_RETRY;
     if (op->code == OP_SYSCALL)
         allowed |= 0xfff0u;

@@ -154,8 +154,9 @@ void run_from(uint32_t index) {
             give_up(error);
         if (error > 0 && (op->flags & PLAN_F_WARN) != 0)
             warn(error);
-        if (error == 0 && (op->flags & PLAN_F_ALT) != 0)
-            index++; /* the alternative is not needed */
+        if (error == 0)
+            while ((m.ops[index - 1].flags & PLAN_F_ALT) != 0)
+                index++; /* the alternative is not needed, nor is the alternative's */
     }
 }
 

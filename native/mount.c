@@ -135,30 +135,6 @@ static void explain(int context, const char *what) {
     }
 }
 
-/* The kernel takes up to 255 bytes a value; overlayfs (Linux 6.8) takes the layers one by one. */
-static int set_layers(int context, const char *layers) {
-    char layer[256];
-    size_t n = 0;
-    long result = 0;
-
-    for (const char *p = layers; result >= 0; p++) {
-        if (*p == ':' || *p == '\0') {
-            layer[n] = '\0';
-            result = CALL(fsconfig, context, FSCONFIG_SET_STRING, "lowerdir+", layer, 0);
-            n = 0;
-            if (*p == '\0')
-                break;
-            continue;
-        }
-        if (*p == '\\' && p[1] != '\0')
-            p++;
-        if (n == sizeof(layer) - 1)
-            return -ENAMETOOLONG;
-        layer[n++] = *p;
-    }
-    return (int)result;
-}
-
 static int set_option(int context, const char *option) {
     char key[256];
     const char *value = option;
@@ -173,8 +149,6 @@ static int set_option(int context, const char *option) {
     key[n] = '\0';
     if (*value == '\0')
         return (int)CALL(fsconfig, context, FSCONFIG_SET_FLAG, key, 0, 0);
-    if (same_text(key, "lowerdir") && length_of(value + 1) > 255)
-        return set_layers(context, value + 1);
     return (int)CALL(fsconfig, context, FSCONFIG_SET_STRING, key, value + 1, 0);
 }
 

@@ -48,7 +48,8 @@ struct plan_op {
 #define PLAN_F_IGNORE 1u /* as if it had succeeded */
 #define PLAN_F_WARN 2u   /* the same, with a warning message */
 #define PLAN_F_ALT 4u    /* run the next operation in its stead (which is skipped after a success) */
-#define PLAN_F_RETRY 8u  /* SETNS: a slot that is closed already is no error, the join has happened */
+#define PLAN_F_RETRY 8u  /* SETNS: a slot that is closed already is no error, the join has happened;
+                         * CHDIR: only where the one before has failed */
 
 /* Argument kinds of SYSCALL, two bits for each of its six arguments, from bit 4 on. */
 #define PLAN_ARG_INT 0u

@@ -191,7 +191,7 @@ int op_gate(const struct plan_op *op) {
 /* --- the rest ------------------------------------------------------------------------------------------------ */
 
 /* By descriptor inside the root, and getcwd must find a way from there to "/" (CVE-2024-21626). */
-int op_chdir(const struct plan_op *op) {
+static int change_directory(const struct plan_op *op) {
     char cwd[PATH_SIZE];
     int root = op->arg[0] == PLAN_NONE ? (int)CALL(openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0)
                                        : slot(op->arg[0]);
@@ -210,6 +210,14 @@ int op_chdir(const struct plan_op *op) {
     if (result < 0)
         return (int)result;
     return cwd[0] == '/' ? 0 : fail(ENOENT, "getcwd", "current working directory is outside of the root", NULL, NULL);
+}
+
+/* As root the directory may be open that is closed to the user, or on a network file system the other way round. */
+int op_chdir(const struct plan_op *op) {
+    int result = (op->flags & PLAN_F_RETRY) != 0 && !m.astray ? 0 : change_directory(op);
+
+    m.astray = result != 0;
+    return result;
 }
 
 int op_loopback(const struct plan_op *op) {
