@@ -126,22 +126,19 @@ class Init:
         """What the end of the channel means."""
         if any(code == ops.GATE for code, *_ in self.plan.ops):
             raise errors.Error(f"container init {self._death()} before it was ready")
-        state = posix.waitid(
-            posix.P_PIDFD, self.pidfd, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT
-        )
-        if state is not None and self._never_executed():
+        if self._never_executed():
             raise errors.Error(f"container init {self._death()} before it executed the program")
         return "exec"
 
     def _never_executed(self) -> bool:
-        """Whether a dead process was still init: by the command name that the kernel keeps.
+        """Whether a process that is ending was still init: by the command name that the kernel keeps.
 
         Until execve it is that of the memory file (before Linux 6.14: the number of its descriptor).
         """
         from ociruntime.host import procfs
 
-        name = procfs.command_name(self.pid)
-        if not (name.startswith("memfd:") or name.isdecimal()):
+        name, exiting = procfs.last_words(self.pid)
+        if not exiting or not (name.startswith("memfd:") or name.isdecimal()):
             return False
         programs = [args[0] for code, _, _, args in self.plan.ops if code == ops.FIND_EXE]
         programs += [args[4] for code, _, _, args in self.plan.ops if code == ops.EXEC]

@@ -11,6 +11,7 @@ import posix
 from ociruntime import errors
 
 PATH = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
+_PF_EXITING = 4  # include/linux/sched.h; set before the descriptors are closed
 _LIMIT = 16 << 20  # bytes; a mount table of 100,000 lines
 
 
@@ -115,10 +116,12 @@ def start_time(pid: int) -> int | None:
     return None if fields is None else fields[2]
 
 
-def command_name(pid: int) -> str:
-    """The command name that the kernel keeps for a process, dead or not; empty when there is no process."""
+def last_words(pid: int) -> tuple[str, bool]:
+    """(command name, whether it is exiting or a zombie) of a process; ("", True): there is none."""
     try:
         data = read_record(f"/proc/{pid}/stat")
     except OSError:
-        return ""
-    return data[data.index(b"(") + 1 : data.rindex(b")")].decode("utf-8", "replace")
+        return "", True
+    end = data.rindex(b")")
+    name = data[data.index(b"(") + 1 : end].decode("utf-8", "replace")
+    return name, bool(int(data[end + 2 :].split()[6]) & _PF_EXITING)

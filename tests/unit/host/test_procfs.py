@@ -24,7 +24,8 @@ def test_own_process() -> None:
     assert fields is not None
     assert fields[1] == os.getppid()
     assert procfs.start_time(os.getpid()) == fields[2]
-    assert procfs.command_name(os.getpid()) == Path("/proc/self/comm").read_text().rstrip("\n")
+    name = Path("/proc/self/comm").read_text().rstrip("\n")
+    assert procfs.last_words(os.getpid()) == (name, False)
 
 
 def test_zombie_and_no_process() -> None:
@@ -37,10 +38,11 @@ def test_zombie_and_no_process() -> None:
     else:
         pytest.fail("no zombie")
     assert fields[1] == os.getpid()
+    assert procfs.last_words(child.pid)[1]
     child.wait()
     assert procfs.stat_fields(child.pid) is None
     assert procfs.start_time(child.pid) is None
-    assert procfs.command_name(child.pid) == ""
+    assert procfs.last_words(child.pid) == ("", True)
     with pytest.raises(FileNotFoundError):
         procfs.open_pid(child.pid)
 
