@@ -16,8 +16,8 @@ import imports  # type: ignore[import-not-found]
 from ociruntime import cli, hotpath
 
 BUILTIN = {
-    *("_frozen_importlib", "_imp", "_launcher", "_ocijson", "_ocisys"),
-    *("_socket", "_struct", "errno", "fcntl", "posix", "select", "sys", "time"),
+    *("_blake2", "_launcher", "_ocijson", "_ocisys"),
+    *("_socket", "_struct", "errno", "fcntl", "marshal", "posix", "select", "sys", "time"),
 }
 """What hot modules may import besides each other: built into the launcher."""
 

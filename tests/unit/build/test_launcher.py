@@ -131,14 +131,16 @@ def test_closed_standard_streams(launcher: Path, script: Path, subtests: SubTest
 
 
 def test_moved(launcher: Path, tmp_path: Path) -> None:
-    """The package is found relative to the command; hot modules are inside it."""
-    (tmp_path / "bin").mkdir()
+    """The package is found relative to the command, where that was built for another place too."""
     moved = tmp_path / "bin/ociruntime"
+    moved.parent.mkdir()
     shutil.copy(launcher, moved)
-    assert call(moved, "--version") == call(launcher, "--version")
     code, _, error = call(moved, "features")
     assert code != 0
-    assert str(tmp_path).encode() in error
+    assert str(tmp_path / "lib").encode() in error
+    (tmp_path / "lib").symlink_to(launcher.parent.parent / "lib")
+    for line in ("--version", "features"):
+        assert call(moved, line) == call(launcher, line)
 
 
 def test_hot_verb_reads_no_python_file(launcher: Path, tmp_path: Path) -> None:
