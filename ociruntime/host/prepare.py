@@ -59,6 +59,8 @@ def open_descriptors(plan: Plan, *, gate: int = -1, pidfd: int = -1) -> list[int
                 fds.append(procfs.root())
             elif name == "rootfs":
                 fds.append(open_rootfs(*plan.paths[name]))
+            elif name == "root":
+                fds.append(open_root_of(pidfd))
             elif name in ("gate", "pidfd"):
                 given = gate if name == "gate" else pidfd
                 fds.append(fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, 3))
@@ -94,6 +96,24 @@ def open_rootfs(path: str, pointer: str = "/root/path") -> int:
             message = f"invalid rootfs {path}: not an absolute path, or a symlink"
             raise errors.Error(message, pointer=pointer) from exc
         raise errors.from_os(exc, f"invalid rootfs: {call} {path}", pointer=pointer) from exc
+
+
+def open_root_of(pidfd: int) -> int:
+    """The root directory (O_PATH) of the process behind a pidfd; errors.Error."""
+    try:
+        info = procfs.read_record(f"/proc/self/fdinfo/{pidfd}")
+        pid = int(info.partition(b"Pid:")[2].split()[0])
+        fd = posix.open(f"/proc/{pid}/root", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        try:
+            native.pidfd_send_signal(pidfd, 0)  # still there: the pid was not another process's
+        except OSError:
+            posix.close(fd)
+            raise
+        return fd
+    except (IndexError, ValueError):
+        raise errors.Error("container not running") from None
+    except OSError as exc:
+        raise errors.from_os(exc, "open the container's root") from exc
 
 
 def open_namespace(kind: str, path: str, pointer: str | None = None) -> int:

@@ -37,8 +37,14 @@ def kernel_version(release: str) -> tuple[int, int]:
         raise errors.Error(f"cannot read the kernel version {release!r}") from None
 
 
-def gather(spec: dict[str, Any] | None, bundle: str, *, no_pivot: bool = False) -> Facts:
-    """The facts that compiling ``spec`` needs; ``None``: those for a process in an existing container.
+def gather(
+    spec: dict[str, Any] | None,
+    bundle: str,
+    *,
+    process: dict[str, Any] | None = None,
+    no_pivot: bool = False,
+) -> Facts:
+    """The facts that compiling ``spec`` needs; ``None``: those for ``process`` in an existing container.
 
     ``bundle``: absolute path, symlinks resolved (what getcwd(2) says after chdir to it).
     Raises errors.Error.
@@ -51,10 +57,17 @@ def gather(spec: dict[str, Any] | None, bundle: str, *, no_pivot: bool = False) 
         raise errors.Error(f"Linux 5.10 or newer is needed, this is {uname.release}")
     facts.euid, facts.egid = posix.geteuid(), posix.getegid()
     _capabilities(facts)
+    linux = {} if spec is None else spec.get("linux") or {}
+    if process is None:
+        process = {} if spec is None else spec.get("process") or {}
+    if process.get("apparmorProfile"):
+        facts.apparmor = apparmor_enabled()
+    if process.get("selinuxLabel") or linux.get("mountLabel"):
+        facts.selinux = exists("/sys/fs/selinux/enforce")
     if spec is None:
         return facts
+    facts.kcore = exists("/proc/kcore")
     facts.rootfs = absolute(bundle, spec["root"]["path"])
-    linux = spec.get("linux") or {}
     userns = facts.in_userns
     for namespace in linux.get("namespaces") or ():
         userns = userns or namespace["type"] == "user"
@@ -73,11 +86,6 @@ def gather(spec: dict[str, Any] | None, bundle: str, *, no_pivot: bool = False) 
         for device in linux.get("devices") or ():
             if device["type"] != "p":
                 facts.devices[device["path"]] = is_device(device["path"])
-    process = spec.get("process") or {}
-    if process.get("apparmorProfile"):
-        facts.apparmor = apparmor_enabled()
-    if process.get("selinuxLabel") or linux.get("mountLabel"):
-        facts.selinux = selinux_enabled()
     if no_pivot:
         facts.mounts = mount_table()
     return facts
@@ -158,10 +166,10 @@ def apparmor_enabled() -> bool:
         return False
 
 
-def selinux_enabled() -> bool:
-    """Whether SELinux is active: its file system is mounted where it belongs."""
+def exists(path: str) -> bool:
+    """Whether there is something at a path of the host."""
     try:
-        posix.stat("/sys/fs/selinux/enforce")
+        posix.stat(path)
     except OSError:
         return False
     return True

@@ -133,6 +133,20 @@ def test_cgroup_facts_for_a_cgroup_mount_only() -> None:
     assert bool(facts.cgroup_mounts) == (facts.cgroup_mode != "none")
 
 
+def test_security_modules_where_a_process_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "apparmor_enabled", lambda: True)
+    monkeypatch.setattr(probe, "exists", lambda path: path == "/sys/fs/selinux/enforce")
+    process = {"apparmorProfile": "p", "selinuxLabel": "l"}
+    for facts in (
+        probe.gather(spec(process=process), "/b"),
+        probe.gather(None, "/", process=process),
+    ):
+        assert (facts.apparmor, facts.selinux) == (True, True)
+    assert not probe.gather(spec(process={}), "/b").apparmor
+    assert probe.gather(spec(linux={"mountLabel": "l"}), "/b").selinux
+    assert not probe.gather(spec(), "/b").kcore
+
+
 def test_mount_table() -> None:
     table = probe.gather(spec(), "/b", no_pivot=True).mounts
     assert ("/proc", "proc") in table
