@@ -64,6 +64,20 @@ def attribute(plan: Plan, index: int, call: str, number: int, detail: str) -> er
     return errors.Error(text, pointer=pointer, hint=_hint(operation, plan, call, number))
 
 
+def with_line(error: errors.Error, config: bytes, filename: str) -> errors.Error:
+    """Put the line of config.json before an error that has a pointer: ``config.json:87: mounts[4]: …``.
+
+    The texts about a program that is not there stay as they are: engines show them to their users.
+    """
+    pointer = error.pointer
+    if pointer and not pointer.startswith("/process/args"):
+        from ociruntime.spec.locate import line_of
+
+        error.message = f"{filename}:{line_of(config, pointer)}: {error.message}"
+        error.args = (error.message,)
+    return error
+
+
 def place(pointer: str) -> str:
     """A JSON pointer as people write it: ``/mounts/4/options`` → ``mounts[4].options``."""
     text = ""
@@ -107,6 +121,8 @@ def _hint(operation: Any, plan: Plan, call: str, number: int) -> str | None:
         )
     if call == "prlimit64" and number == _EPERM:
         return "a hard limit can only be raised with CAP_SYS_RESOURCE"
+    if code == ops.IDS and number == _EINVAL:
+        return "the id is not mapped in the user namespace"
     if code == ops.FSMOUNT and number == _EPERM and arguments[1] == "proc":
         return "proc needs a pid namespace of its own, and a host whose /proc has nothing mounted over it"
     if code == ops.FSMOUNT and number == _EINVAL and arguments[1] == "devpts":

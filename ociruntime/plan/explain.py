@@ -252,6 +252,8 @@ def _propagation(flag: int) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return "[" + " ".join(_shown(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + " ".join(f"{key}={_shown(item)}" for key, item in value.items()) + "}"
     text = str(value)
     plain = text.isprintable() and text and not any(char in text for char in ' "[]')
     return text if plain else '"' + text.encode("unicode_escape").decode().replace('"', '\\"') + '"'
@@ -280,7 +282,7 @@ def text(plan: Plan, places: Places | None = None, filename: str = "config.json"
         on_error = item.get("onError")
         if on_error:
             arguments += (
-                f" on {','.join(on_error['errors']) or 'closed slot'}: {on_error['action']}"
+                f" on {','.join(on_error['errors']) or 'a failure before'}: {on_error['action']}"
             )
         lines.append(f"      {item['operation']} {arguments}".rstrip())
     return "\n".join(lines) + "\n"
