@@ -7,14 +7,15 @@ Started by the launcher for what the core phase cannot do, and by the installed 
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 
 def main() -> int:
     """Run ``sys.argv``; the exit code."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    sys.path.append(os.path.dirname(package))
+    site = __file__.rsplit("/", 2)[0]
+    if site not in sys.path:
+        sys.path.append(site)
     from ociruntime import hotpath
 
     try:
@@ -34,7 +35,7 @@ def run() -> None:
                 stream.flush()
             except OSError:
                 code = code or 1
-    os._exit(code)
+    posix._exit(code)
 
 
 if __name__ == "__main__":
