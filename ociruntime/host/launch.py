@@ -209,12 +209,14 @@ def launch(
     *,
     preserve_fds: int = 0,
     cgroup_fd: int = -1,
+    join_fds: Sequence[int] = (),
     stdio: tuple[int, int, int] | None = None,
 ) -> Init:
     """Start init with a plan.
 
     ``encoded``: the plan's bytes, made with first_fd 3 + ``preserve_fds``. ``fds``: for plan.fds[2:], in order; they
-    stay the caller's. ``cgroup_fd``: of a cgroup v2 to start in. ``stdio``: in place of 0, 1 and 2.
+    stay the caller's. ``cgroup_fd``: of a cgroup v2 to start in; ``join_fds``: `tasks` files of cgroup v1 that the
+    child writes itself to before anything else. ``stdio``: in place of 0, 1 and 2.
     Raises errors.Error.
     """
     if len(fds) != len(plan.fds) - 2:
@@ -234,6 +236,7 @@ def launch(
             clone_flags=plan.clone_flags,
             cgroup_fd=cgroup_fd,
             stdio=stdio,
+            **({"join_fds": join_fds} if join_fds else {}),
         )
         owned.remove(ours)
         return Init(plan, pid, pidfd, ours)
