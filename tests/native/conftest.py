@@ -82,7 +82,7 @@ def rootfs(tmp_path: Path) -> Path:
     root = tmp_path / "rootfs"
     (root / "bin").mkdir(parents=True)
     shutil.copy(BUSYBOX, root / "bin/busybox")
-    for name in ("sh", "cat", "ls", "id", "stat", "grep", "echo", "mount", "touch", "readlink"):
+    for name in "sh cat ls id stat grep echo mount touch readlink wc tail sleep".split():
         (root / "bin" / name).symlink_to("busybox")
     tmp_path.chmod(0o755)
     root.chmod(0o755)
