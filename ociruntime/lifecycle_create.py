@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ociruntime.container import Step
     from ociruntime.plan.facts import Facts
 
+CONFIG_NAME = "config.json"
 _ENOENT = 2
 _LATER_HOOKS = ("startContainer", "poststart", "poststop")
 """The hooks that later verbs run."""
@@ -34,7 +35,8 @@ class Creation:
     """One container in the making.
 
     ``gate``: init waits for `start`; ``detach``: this process does not stay. Descriptors are -1 while closed;
-    ``master`` is the pty's, kept for a `run` in the foreground.
+    ``master`` is the pty's, kept for a `run` in the foreground; ``notify_caller`` is the caller's NOTIFY_SOCKET, and
+    ``notify_fd`` the container's, from which `run` reads.
     """
 
     __slots__ = (
@@ -56,6 +58,8 @@ class Creation:
         "linux",
         "manager",
         "master",
+        "notify_caller",
+        "notify_fd",
         "pid_file",
         "pidfd_fd",
         "plan",
@@ -84,7 +88,8 @@ class Creation:
         self.hooks: dict[str, Any] = {}
         self.terminal = False
         self.pid_file: str | None = None
-        self.console_fd = self.pidfd_fd = self.gate_fd = self.master = -1
+        self.console_fd = self.pidfd_fd = self.gate_fd = self.master = self.notify_fd = -1
+        self.notify_caller = normalize.environ("NOTIFY_SOCKET")
         self.fds: list[int] = []
         self.filter: Any = None  # host.seccomp.Filter
 
@@ -100,8 +105,17 @@ def create(creation: Creation) -> None:
     Raises errors.Error, with nothing left behind, or errors.NeedFullPython before anything was made.
     """
     state.check_id(creation.id)
-    _read(creation)
-    lifecycle.run_steps(STEPS, creation)
+    try:
+        _read(creation)
+        lifecycle.run_steps(STEPS, creation)
+    except errors.ConfigError:
+        raise
+    except errors.Error as exc:
+        if exc.pointer and creation.config:
+            from ociruntime.plan import attribute
+
+            attribute.with_line(exc, creation.config, creation.call.text("config") or CONFIG_NAME)
+        raise
 
 
 # -- before anything is made -----------------------------------------------------------------------
@@ -123,7 +137,7 @@ def _read(creation: Creation) -> None:
         except OSError as exc:
             raise errors.from_os(exc, f"chdir {bundle}") from exc
     creation.bundle = posix.getcwd()
-    name = call.text("config") or "config.json"
+    name = call.text("config") or CONFIG_NAME
     creation.config = _read_config(name)
     creation.spec = validate.load_config(
         creation.config, name, strict=call.globals.get("strict") is True, warn=log.warning
@@ -194,6 +208,12 @@ def _compile(creation: Creation) -> None:
         options.umask = normalize.caller_umask
     if normalize.listen_fds:
         options.env = [f"LISTEN_FDS={normalize.listen_fds}", "LISTEN_PID=1"]
+    if creation.notify_caller:
+        from ociruntime.host import notify
+
+        mount, variable = notify.prepare(creation.container.path)
+        options.notify_dir = mount["source"]
+        options.env.append(variable)
     profile = creation.linux.get("seccomp")
     if profile:
         from ociruntime.host import seccomp
@@ -232,6 +252,8 @@ def _record(creation: Creation) -> None:
     }
     if spec.get("annotations"):
         data["annotations"] = spec["annotations"]
+    if creation.notify_caller:
+        data["notify"] = True
     if "pid" not in kinds:
         data["host_pids"] = True
     if not spec.get("process"):
@@ -309,6 +331,10 @@ def _open(creation: Creation) -> None:
             creation.gate_fd = unixsock.listen(container.fd, state.GATE_FILE)
         except OSError as exc:
             raise errors.from_os(exc, f"bind {container.path}/{state.GATE_FILE}") from exc
+    elif creation.notify_caller:
+        from ociruntime.host import notify
+
+        creation.notify_fd = notify.listen(container.fd)
     creation.fds = prepare.open_descriptors(creation.plan, gate=creation.gate_fd)
 
 

@@ -198,7 +198,7 @@ def _open_init(execution: Execution) -> None:
 
 def _compile(execution: Execution) -> None:
     call, template = execution.call, execution.template
-    facts = probe.gather(None, "/")
+    facts = probe.gather(None, "/", process=execution.process)
     options = context.Options(execution.container.id, "/")
     options.console = execution.terminal
     options.namespaces = template["namespaces"]

@@ -13,6 +13,7 @@ import sys
 
 from ociruntime import container as lifecycle
 from ociruntime import errors, log, state
+from ociruntime.host import normalize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def start(container: state.Container) -> None:
     hooks = lifecycle.stored_hooks(container)
     if hooks.get("startContainer"):
         _start_container_hooks(container, hooks["startContainer"])
+    caller = normalize.environ("NOTIFY_SOCKET") if data.get("notify") else None
+    notify_fd = _listen(container) if caller else -1
     gate = _connect(container)
     try:
         gate.send(_HEAD.pack(_GO, _NO_OP, 0, _TAG_START))
@@ -58,6 +61,29 @@ def start(container: state.Container) -> None:
         raise errors.from_os(exc, f"unlink {container.path}/{state.GATE_FILE}") from exc
     if hooks.get("poststart"):
         poststart(container, hooks["poststart"])
+    if caller:
+        container.unlock()
+        wait_ready(container, notify_fd, caller)
+
+
+def wait_ready(container: state.Container, fd: int, caller: str) -> None:
+    """Wait until the program says READY=1 on ``fd`` (sd_notify(3)), which is passed on to ``caller``, or ends."""
+    try:
+        pidfd = lifecycle.open_init(container)
+    except errors.Error:
+        return
+    from ociruntime.host import notify
+
+    try:
+        notify.wait_ready(fd, pidfd, caller, container.data["pid"])
+    finally:
+        posix.close(pidfd)
+
+
+def _listen(container: state.Container) -> int:
+    from ociruntime.host import notify
+
+    return notify.listen(container.fd)
 
 
 def _connect(container: state.Container) -> _socket.socket:

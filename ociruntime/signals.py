@@ -47,7 +47,7 @@ def number(text: str) -> int:
 
 
 def _unknown(text: str) -> errors.Error:
-    return errors.Error(f"unknown signal {text!r}")
+    return errors.Error(f'unknown signal "{text}"')
 
 
 def name(value: int) -> str:

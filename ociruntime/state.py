@@ -193,7 +193,8 @@ class Container:
     * ``phase``: ``creating`` until create has ended well, then ``ready``;
     * ``pid``, ``start``: init and its start time, ``comm``: its name while it waits at the gate;
     * ``cgroup``: what ``ociruntime.cgroups.from_state`` takes; ``freezer``: the file that says whether it is frozen;
-    * ``hooks``: hooks.json holds some; ``listener``: where `start` sends the seccomp listener;
+    * ``hooks``: hooks.json holds some; ``listener``: where `start` sends the seccomp listener; ``notify``: the
+      container has a socket for sd_notify(3);
     * ``host_pids``: the container shares the runtime's pid namespace; ``no_process``: config.json has no process.
     """
 
@@ -299,16 +300,27 @@ class Container:
     def remove(self) -> None:
         """Remove the directory with what is in it (files only, nothing is followed). Raises errors.Error."""
         try:
-            for name in posix.listdir(self.fd):
-                try:
-                    posix.unlink(name, dir_fd=self.fd)
-                except OSError as exc:
-                    if exc.errno != _ENOENT:
-                        raise
+            _empty(self.fd)
             posix.rmdir(self.path)
         except OSError as exc:
             if exc.errno != _ENOENT:
                 raise errors.from_os(exc, f"remove {self.path}") from exc
+
+
+def _empty(directory: int) -> None:
+    """Remove what is in an open directory; nothing is followed. Raises OSError."""
+    for name in posix.listdir(directory):
+        try:
+            posix.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
+            fd = posix.open(name, _DIRECTORY | posix.O_NOFOLLOW, dir_fd=directory)
+            try:
+                _empty(fd)
+            finally:
+                posix.close(fd)
+            posix.rmdir(name, dir_fd=directory)
+        except FileNotFoundError:
+            continue
 
 
 def _flock(fd: int, operation: int) -> None:

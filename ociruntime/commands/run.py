@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import posix
+
 from ociruntime import container as lifecycle
 from ociruntime import errors, foreground, lifecycle_create, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ociruntime.cli import Call
+    from ociruntime.lifecycle_create import Creation
 
 
 def run(call: Call) -> int:
@@ -23,14 +26,38 @@ def run(call: Call) -> int:
 
         lifecycle_start.poststart(container, creation.hooks["poststart"])
     container.unlock()
+    if creation.notify_fd >= 0:
+        _notify(creation, detach)
     if detach:
         return 0
     code = foreground.wait(creation.init, creation.master)
     if not call.switch("keep"):
-        try:
-            container.lock()
-            lifecycle.destroy(container)
-        except errors.Error as exc:
-            # The program's end is what the caller asks for; somebody may have deleted the container already.
-            log.debug(f"delete: {exc.message}")
+        _delete(creation)
     return code
+
+
+def _delete(creation: Creation) -> None:
+    try:
+        creation.container.lock()
+        lifecycle.destroy(creation.container)
+    except errors.Error as exc:
+        # The program's end is what the caller asks for; and somebody may have deleted the container already.
+        log.warning(f"delete container: {exc.message}")
+
+
+def _notify(creation: Creation, detach: bool) -> None:
+    """Pass readiness on (sd_notify(3)): before this process goes, or beside it while it waits for the program."""
+    from ociruntime import lifecycle_start
+
+    caller = creation.notify_caller or ""
+    if detach:
+        lifecycle_start.wait_ready(creation.container, creation.notify_fd, caller)
+        return
+    if posix.fork() == 0:
+        try:
+            lifecycle_start.wait_ready(creation.container, creation.notify_fd, caller)
+        except errors.Error as exc:
+            log.warning(exc.message)
+        finally:
+            posix._exit(0)
+    posix.close(creation.notify_fd)
