@@ -57,6 +57,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.host.native",
     "ociruntime.host.netdev",
     "ociruntime.host.normalize",
+    "ociruntime.host.notify",
     "ociruntime.host.prepare",
     "ociruntime.host.probe",
     "ociruntime.host.procfs",
