@@ -21,6 +21,7 @@ DIRECTORY = "notify"  # in the state directory
 _SOCKET = "notify.sock"
 _INSIDE = "/run/notify"
 _MESSAGE_MAX = 4096
+_BARRIER_TIMEOUT = 5000  # milliseconds; a receiver that knows no barriers keeps the descriptor
 
 
 def prepare(state_directory: str) -> tuple[dict[str, Any], str]:
@@ -70,11 +71,24 @@ def is_ready(message: bytes) -> bool:
 
 
 def forward(caller: str, pid: int) -> None:
-    """Tell the caller's socket that the container is ready and which process it is. Raises errors.Error."""
+    """Tell the caller's socket that the container is ready and which process it is.
+
+    Waits until that has been read (sd_notify_barrier(3)): systemd cannot tell whose word it is once this process is
+    gone. Raises errors.Error.
+    """
     try:
         fd = unixsock.connect(caller, unixsock.DGRAM)
         try:
             unixsock.send(fd, b"READY=1\nMAINPID=%d" % pid)
+            reader, writer = posix.pipe2(posix.O_CLOEXEC)
+            try:
+                unixsock.send(fd, b"BARRIER=1", (writer,))
+            finally:
+                posix.close(writer)
+            poll = select.poll()
+            poll.register(reader, select.POLLIN)
+            poll.poll(_BARRIER_TIMEOUT)
+            posix.close(reader)
         finally:
             posix.close(fd)
     except OSError as exc:

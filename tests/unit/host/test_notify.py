@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,47 @@ from ociruntime import errors
 from ociruntime.host import notify
 
 
+class Caller:
+    """Whoever waits for readiness: reads in a thread, and lets barriers through by closing what comes with them."""
+
+    def __init__(self, path: Path) -> None:
+        self.said: list[bytes] = []
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(str(path))
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        while True:
+            data, fds, _, _ = socket.recv_fds(self.sock, 4096, 4)
+            if data == b"end":
+                return
+            self.said.append(data)
+            for fd in fds:
+                os.close(fd)
+
+    def end(self, path: Path) -> list[bytes]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"end", str(path))
+        self.thread.join()
+        self.sock.close()
+        return self.said
+
+
 @pytest.fixture
-def caller(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "caller"))
-        sock.settimeout(10)
-        yield sock
+def caller(tmp_path: Path) -> Iterator[Callable[[], list[bytes]]]:
+    """Call it for what the caller has been told."""
+    path = tmp_path / "caller"
+    receiver = Caller(path)
+    ended: list[list[bytes]] = []
+
+    def end() -> list[bytes]:
+        if not ended:
+            ended.append(receiver.end(path))
+        return ended[0]
+
+    yield end
+    end()
 
 
 @pytest.fixture
@@ -71,17 +107,14 @@ def test_is_ready(message: bytes, ready: bool) -> None:
 
 
 def test_only_readiness_and_our_pid_go_out(
-    tmp_path: Path, listening: int, caller: socket.socket
+    tmp_path: Path, listening: int, caller: Callable[[], list[bytes]]
 ) -> None:
     say(tmp_path, b"STATUS=starting\nMAINPID=1")
     say(tmp_path, b"READY=1\nMAINPID=1\nFDSTORE=1")
     pidfd = os.pidfd_open(os.getpid())
     assert notify.wait_ready(listening, pidfd, str(tmp_path / "caller"), 4711)
     os.close(pidfd)
-    assert caller.recv(1000) == b"READY=1\nMAINPID=4711"
-    caller.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        caller.recv(1000)
+    assert caller() == [b"READY=1\nMAINPID=4711", b"BARRIER=1"]
 
 
 def test_the_end_of_the_process_ends_the_wait(tmp_path: Path, listening: int) -> None:
@@ -93,7 +126,7 @@ def test_the_end_of_the_process_ends_the_wait(tmp_path: Path, listening: int) ->
 
 
 def test_last_words_of_a_process_count(
-    tmp_path: Path, listening: int, caller: socket.socket
+    tmp_path: Path, listening: int, caller: Callable[[], list[bytes]]
 ) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     pidfd = os.pidfd_open(child.pid)
@@ -101,6 +134,28 @@ def test_last_words_of_a_process_count(
     say(tmp_path, b"READY=1")
     assert notify.wait_ready(listening, pidfd, str(tmp_path / "caller"), child.pid)
     os.close(pidfd)
+
+
+def test_caller_that_knows_no_barriers(
+    tmp_path: Path, listening: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "_BARRIER_TIMEOUT", 50)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "caller"))
+        say(tmp_path, b"READY=1")
+        assert notify.take(listening, str(tmp_path / "caller"), 1)
+        assert sock.recv(100) == b"READY=1\nMAINPID=1"
+
+
+def test_barrier_of_the_container_is_let_through(tmp_path: Path, listening: int) -> None:
+    reader, writer = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.connect(str(tmp_path / "notify" / "notify.sock"))
+        socket.send_fds(sock, [b"BARRIER=1"], [writer])
+    os.close(writer)
+    assert not notify.take(listening, "/nobody", 1)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 def test_caller_that_is_gone(tmp_path: Path, listening: int) -> None:
