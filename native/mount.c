@@ -143,6 +143,7 @@ static int set_option(int context, const char *option) {
     while (*value != '\0' && *value != '=')
         value++;
     n = (size_t)(value - option);
+    m.call = "fsconfig";
     if (n >= sizeof(key))
         return -ENAMETOOLONG;
     memcpy(key, option, n);

@@ -491,9 +491,7 @@ def test_writes_reach_procfs_only(machine: Machine, tmp_path: Path, subtests: Su
                 plan.clone_flags = 0x4000000
                 plan.add("", ops.WRITE, slot, path, "written", flags)
                 failure = machine.run(plan, [directory]).failure
-                if name == "read-only" and failure is None:
-                    continue  # root may open any file of procfs; the write is what fails
-                assert (failure and failure[1:3]) == expected or name == "read-only"
+                assert (failure and failure[1:3]) == expected
         with subtests.test("covered"):
             plan = Plan()
             slot = plan.fd("procfs")
