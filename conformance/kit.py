@@ -305,7 +305,9 @@ class Runtime:
                 return None
             return process.returncode
 
-    def run(self, bundle: Bundle, *flags: str, container_id: str | None = None, **kw: Any) -> Result:
+    def run(
+        self, bundle: Bundle, *flags: str, container_id: str | None = None, **kw: Any
+    ) -> Result:
         """`run` in the foreground."""
         bundle.write()
         container = self.track(bundle, container_id)

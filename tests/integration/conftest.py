@@ -37,9 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="the runtime under test is not built"))
         for marker in item.iter_markers("known"):
             if marker.args[0] == kind:
-                item.add_marker(
-                    pytest.mark.xfail(reason=f"{kind}: {marker.args[1]}", strict=True)
-                )
+                item.add_marker(pytest.mark.xfail(reason=f"{kind}: {marker.args[1]}", strict=True))
 
 
 @pytest.fixture(scope="session")

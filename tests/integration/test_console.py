@@ -131,9 +131,7 @@ def test_dev_console(rt: Runtime, bundle: Bundle, console: ConsoleSocket) -> Non
     read_until(master, "to-console")
 
 
-def test_terminal_belongs_to_the_user(
-    rt: Runtime, bundle: Bundle, console: ConsoleSocket
-) -> None:
+def test_terminal_belongs_to_the_user(rt: Runtime, bundle: Bundle, console: ConsoleSocket) -> None:
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
     container, master = create(rt, bundle.args("stat", "/dev/pts/0"), console)
     container.start()
@@ -141,9 +139,7 @@ def test_terminal_belongs_to_the_user(
     assert words["uid"] == "1000"
 
 
-def test_terminal_in_a_user_namespace(
-    rt: Runtime, bundle: Bundle, console: ConsoleSocket
-) -> None:
+def test_terminal_in_a_user_namespace(rt: Runtime, bundle: Bundle, console: ConsoleSocket) -> None:
     container, master = create(rt, bundle.user_namespace().args("tty"), console)
     container.start()
     read_until(master, "2 /dev/")

@@ -244,9 +244,7 @@ def test_sysctl_of_own_namespaces(rt: Runtime, bundle: Bundle) -> None:
         "net.ipv4.ip_unprivileged_port_start": "0",
         "net.ipv4.ping_group_range": "0 100",
     }
-    bundle.args(
-        "cat", "/proc/sys/kernel/msgmax", "/proc/sys/net/ipv4/ip_unprivileged_port_start"
-    )
+    bundle.args("cat", "/proc/sys/kernel/msgmax", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
     assert rt.run(bundle).ok().lines == ["4242", "0"]
 
 

@@ -210,7 +210,9 @@ def test_directory_onto_a_file(rt: Runtime, bundle: Bundle) -> None:
 
 def test_unknown_file_system(rt: Runtime, bundle: Bundle) -> None:
     bundle.mount("/mnt", "nosuchfs", "none")
-    rt.try_create(bundle).result.failed(by_kind(rt, "nosuchfs", runc="no such device", crun="No such device"))
+    rt.try_create(bundle).result.failed(
+        by_kind(rt, "nosuchfs", runc="no such device", crun="No such device")
+    )
 
 
 def test_symlink_as_target_stays_in_the_root(rt: Runtime, bundle: Bundle) -> None:
@@ -304,9 +306,7 @@ def test_recursive_option(
         pytest.param("rstrictatime", marks=CRUN_ATIME),
     ],
 )
-def test_recursive_clearing_option(
-    rt: Runtime, bundle: Bundle, nested: Path, option: str
-) -> None:
+def test_recursive_clearing_option(rt: Runtime, bundle: Bundle, nested: Path, option: str) -> None:
     subprocess.run(
         ["mount", "-o", "remount,bind,ro,nosuid,nodev,noexec", nested / "inner"], check=True
     )
@@ -581,9 +581,7 @@ def test_cgroup_mount(rt: Runtime, bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("private", [False, True])
-def test_the_container_sees_its_own_cgroup_only(
-    rt: Runtime, bundle: Bundle, private: bool
-) -> None:
+def test_the_container_sees_its_own_cgroup_only(rt: Runtime, bundle: Bundle, private: bool) -> None:
     if private:
         bundle.namespace("cgroup")
     bundle.linux["cgroupsPath"] = f"/{rt.root.name}/below"

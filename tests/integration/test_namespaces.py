@@ -153,9 +153,7 @@ def test_new_network_namespace_has_loopback_up(rt: Runtime, bundle: Bundle) -> N
     assert "lo up=1" in rt.run(bundle.args("netif")).ok().lines
 
 
-def test_joined_network_namespace_is_left_as_it_is(
-    rt: Runtime, bundle: Bundle, donor: int
-) -> None:
+def test_joined_network_namespace_is_left_as_it_is(rt: Runtime, bundle: Bundle, donor: int) -> None:
     bundle.namespace("network", f"/proc/{donor}/ns/net")
     rt.run(bundle.args("netif")).ok()
     assert Path(f"/proc/{donor}/ns/net").exists()

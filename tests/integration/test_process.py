@@ -234,9 +234,7 @@ def test_scheduler_unknown_policy(rt: Runtime, bundle: Bundle) -> None:
 
 @pytest.mark.known("runc", "1.1.5 does not know process.ioPriority")
 @pytest.mark.known("crun", "1.8.1 does not know process.ioPriority")
-@pytest.mark.parametrize(
-    ("word", "number"), [("IOPRIO_CLASS_BE", "2"), ("IOPRIO_CLASS_IDLE", "3")]
-)
+@pytest.mark.parametrize(("word", "number"), [("IOPRIO_CLASS_BE", "2"), ("IOPRIO_CLASS_IDLE", "3")])
 def test_io_priority(rt: Runtime, bundle: Bundle, word: str, number: str) -> None:
     bundle.process["ioPriority"] = {"class": word, "priority": 3}
     value = fields(output(rt, bundle, "ioprio"))
