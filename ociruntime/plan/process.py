@@ -233,6 +233,13 @@ def groups(ctx: Context, user: dict[str, Any]) -> tuple[int | bytes, int]:
             raise refuse(
                 f"{name} {value} is not within 0 to {_MAX_ID}", pointer=f"/process/user/{name}"
             )
+    denied = namespaces.setgroups_denied(ctx)
+    if denied and any(group != gid for group in extra):
+        raise refuse(
+            "cannot set any additional groups in a rootless container",
+            pointer="/process/user/additionalGids",
+            hint="groups need a range in /etc/subgid and newgidmap",
+        )
     if ctx.uid_maps and not mapped(uid, ctx.uid_maps):
         raise refuse(
             f"uid {uid} is not mapped: cannot set uid to unmapped user in user namespace",
@@ -245,13 +252,7 @@ def groups(ctx: Context, user: dict[str, Any]) -> tuple[int | bytes, int]:
                     f"gid {value} is not mapped: cannot set gid to unmapped user in user namespace",
                     pointer=f"/process/user/{name}",
                 )
-    if namespaces.setgroups_denied(ctx):
-        if any(group != gid for group in extra):
-            raise refuse(
-                "cannot set any additional groups in a rootless container",
-                pointer="/process/user/additionalGids",
-                hint="groups need a range in /etc/subgid and newgidmap",
-            )
+    if denied:
         return ops.NONE, ops.IDS_NO_SETGROUPS
     return _struct.pack(f"={len(extra)}I", *extra), 0
 
