@@ -82,13 +82,15 @@ def forward(caller: str, pid: int) -> None:
             unixsock.send(fd, b"READY=1\nMAINPID=%d" % pid)
             reader, writer = posix.pipe2(posix.O_CLOEXEC)
             try:
-                unixsock.send(fd, b"BARRIER=1", (writer,))
+                try:
+                    unixsock.send(fd, b"BARRIER=1", (writer,))
+                finally:
+                    posix.close(writer)
+                poll = select.poll()
+                poll.register(reader, select.POLLIN)
+                poll.poll(_BARRIER_TIMEOUT)
             finally:
-                posix.close(writer)
-            poll = select.poll()
-            poll.register(reader, select.POLLIN)
-            poll.poll(_BARRIER_TIMEOUT)
-            posix.close(reader)
+                posix.close(reader)
         finally:
             posix.close(fd)
     except OSError as exc:
