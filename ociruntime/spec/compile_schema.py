@@ -1,15 +1,17 @@
 """Compile the schemas to plain Python: ``python -m ociruntime.spec.compile_schema OUT``.
 
 The generated module answers "valid or not" for data of ``json_reader``, whose types are exact (no subclass of dict,
-int, …), and imports nothing. A generator of our own, because those of the libraries raise on a module that imports
-``re`` and their own exceptions (not to be had in the launcher's core phase), and report where a yes or no is enough.
-A keyword or pattern that it does not know stops the build.
+int, …). The generator is our own, because those of the libraries write modules that import ``re`` and exceptions of
+theirs (not to be had in the launcher's core phase) and report where a yes or no is enough. It writes tables of small
+functions rather than a function for each object: loading code for properties that a config has not would else cost
+more than the rest. A keyword or pattern that it does not know stops the build.
 
 Cold module: build time only.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -23,7 +25,7 @@ ROOTS = {
 
 # Each pattern as an expression on the string v. str.strip(set) leaves nothing of a string over that set alone.
 MATCHERS = {
-    "^RLIMIT_[A-Z]+$": 'v[:7] == "RLIMIT_" and v[7:] and not v[7:].strip(_UPPER)',
+    "^RLIMIT_[A-Z]+$": 'v[:7] == "RLIMIT_" and v[7:] and not v[7:].strip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")',
     "^[0-9, -]*$": 'not v.strip("0123456789, -")',
     "^[1-9][0-9]*[KMG]B$": (
         'v[-2:] in ("KB", "MB", "GB") and v[0] in "123456789" and not v[:-2].strip("0123456789")'
@@ -32,22 +34,78 @@ MATCHERS = {
     "^[cbup]$": 'v in ("c", "b", "u", "p")',
 }
 
-_TYPES = {"string": "str", "boolean": "bool", "integer": "int", "object": "dict", "array": "list"}
-
 _HEAD = '''\
 """Generated from schemas/ by ociruntime.spec.compile_schema: do not edit.
 
-Each function: whether the data is valid.
+Each validate_ function: whether the data is valid.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-_UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_STRINGS = {str}
+    Check = Callable[[Any], bool]
+
+
+def string(v: Any) -> bool:
+    return v.__class__ is str
+
+
+def boolean(v: Any) -> bool:
+    return v.__class__ is bool
+
+
+def integer(v: Any) -> bool:
+    return v.__class__ is int
+
+
+def between(least: int, most: int) -> Check:
+    return lambda v: v.__class__ is int and least <= v <= most
+
+
+def at_least(least: int) -> Check:
+    return lambda v: v.__class__ is int and least <= v
+
+
+def one_of(words: tuple[str, ...]) -> Check:
+    return lambda v: v.__class__ is str and v in words
+
+
+def matching(matcher: Callable[[str], object]) -> Check:
+    return lambda v: v.__class__ is str and bool(matcher(v))
+
+
+def strings(least: int) -> Check:
+    return lambda v: v.__class__ is list and len(v) >= least and STRING.issuperset(map(type, v))
+
+
+def array(least: int, item: Check) -> Check:
+    return lambda v: v.__class__ is list and len(v) >= least and all(map(item, v))
+
+
+def mapping(value: Check) -> Check:
+    return lambda v: v.__class__ is dict and all(map(value, v.values()))
+
+
+def record(required: tuple[str, ...], properties: dict[str, Check]) -> Check:
+    def check(v: Any) -> bool:
+        if v.__class__ is not dict:
+            return False
+        for name in required:
+            if name not in v:
+                return False
+        for name in v:
+            if name in properties and not properties[name](v[name]):
+                return False
+        return True
+
+    return check
+
+
+STRING = {str}
 '''
 
 
@@ -67,98 +125,72 @@ def _bare(node: Any) -> Any:
 
 
 class _Generator:
+    """Writes one line for each distinct schema: its name, bound to a function of the data."""
+
     def __init__(self) -> None:
-        self.functions: dict[str, str] = {}  # repr of a schema → name of its function
-        self.sets: dict[str, str] = {}
-        self.code: list[str] = []
+        self.names: dict[str, str] = {}  # expression → name
+        self.lines: list[str] = []
 
     def function(self, node: dict[str, Any]) -> str:
-        """The name of the function for an object or array; written when it is new."""
-        key = repr(node)
-        if key not in self.functions:
-            body = self.object(node) if node["type"] == "object" else self.array(node)
-            name = self.functions[key] = f"_v{len(self.functions)}"
-            lines = [f"def {name}(value: Any) -> bool:", *("    " + line for line in body)]
-            self.code.append("\n".join([*lines, "    return True"]))
-        return self.functions[key]
-
-    def object(self, node: dict[str, Any]) -> list[str]:
+        """The name of the function for a schema; written when it is new. Raises ValueError, KeyError."""
         node = dict(node)
-        del node["type"]
-        required = node.pop("required", [])
-        properties = node.pop("properties", {})
-        others = node.pop("additionalProperties", None)
-        if node or (others is not None and properties):
-            raise ValueError(f"cannot compile the keywords {sorted(node)}")
-        lines = [_reject("value.__class__ is not dict")]
-        for name, below in properties.items():
-            if name in required:
-                lines += [_reject(f'"{name}" not in value'), f'v = value["{name}"]']
-                lines += self.check(below)
-            else:
-                lines += [f'if "{name}" in value:', f'    v = value["{name}"]']
-                lines += ["    " + line for line in self.check(below)]
-        lines += [_reject(f'"{name}" not in value') for name in required if name not in properties]
-        if others is not None:
-            lines += ["for v in value.values():"]
-            lines += ["    " + line for line in self.check(others)]
-        return lines
-
-    def array(self, node: dict[str, Any]) -> list[str]:
-        node = dict(node)
-        del node["type"]
-        items = node.pop("items")
-        least = node.pop("minItems", 0)
+        kind = node.pop("type")
+        if kind not in ("string", "boolean", "integer", "array", "object"):
+            raise ValueError(f"cannot compile the type {kind}")
+        expression: str = getattr(self, f"_{kind}")(node)
         if node:
-            raise ValueError(f"cannot compile the keywords {sorted(node)}")
-        lines = [_reject("value.__class__ is not list")]
-        if least:
-            lines.append(_reject(f"len(value) < {least}"))
+            raise ValueError(f"cannot compile the keywords {sorted(node)} of {kind}")
+        if expression.isidentifier():
+            return expression
+        if expression not in self.names:
+            self.names[expression] = f"_v{len(self.names)}"
+            self.lines.append(f"{self.names[expression]} = {expression}")
+        return self.names[expression]
+
+    def _string(self, node: dict[str, Any]) -> str:
+        if "enum" in node:
+            words = ", ".join(f'"{word}"' for word in sorted(node.pop("enum")))
+            return f"one_of(({words},))"
+        if "pattern" in node:
+            return f"matching(lambda v: {MATCHERS[node.pop('pattern')]})"
+        return "string"
+
+    def _boolean(self, node: dict[str, Any]) -> str:
+        return "boolean"
+
+    def _integer(self, node: dict[str, Any]) -> str:
+        if "maximum" in node:
+            return f"between({node.pop('minimum')}, {node.pop('maximum')})"
+        if "minimum" in node:
+            return f"at_least({node.pop('minimum')})"
+        return "integer"
+
+    def _array(self, node: dict[str, Any]) -> str:
+        items, least = node.pop("items"), node.pop("minItems", 0)
         if items == {"type": "string"}:
-            return [*lines, _reject("not _STRINGS.issuperset(map(type, value))")]
-        return [*lines, "for v in value:", *("    " + line for line in self.check(items))]
+            return f"strings({least})"
+        return f"array({least}, {self.function(items)})"
 
-    def check(self, node: dict[str, Any]) -> list[str]:
-        """Lines that return False unless ``v`` is valid."""
-        kind = node["type"]
-        if kind in ("object", "array") and len(node) > 1:
-            return [_reject(f"not {self.function(node)}(v)")]
-        lines = [_reject(f"v.__class__ is not {_TYPES[kind]}")]
-        for key, value in node.items():
-            if key == "enum":
-                lines.append(_reject(f"v not in {self.words(value)}"))
-            elif key == "pattern":
-                lines.append(_reject(f"not ({MATCHERS[value]})"))
-            elif key == "minimum":
-                high = node.get("maximum")
-                lines.append(
-                    _reject(f"v < {value}" if high is None else f"not {value} <= v <= {high}")
-                )
-            elif key not in ("type", "maximum") or (key == "maximum" and "minimum" not in node):
-                raise ValueError(f"cannot compile the keyword {key}")
-        return lines
-
-    def words(self, values: list[str]) -> str:
-        key = "frozenset({" + ", ".join(f'"{word}"' for word in sorted(values)) + "})"
-        return self.sets.setdefault(key, f"_WORDS{len(self.sets)}")
-
-
-def _reject(condition: str) -> str:
-    return f"if {condition}: return False"
+    def _object(self, node: dict[str, Any]) -> str:
+        if "additionalProperties" in node and "properties" not in node:
+            return f"mapping({self.function(node.pop('additionalProperties'))})"
+        required = tuple(node.pop("required", ()))
+        properties = {
+            name: self.function(below) for name, below in node.pop("properties", {}).items()
+        }
+        table = ", ".join(f'"{name}": {function}' for name, function in properties.items())
+        return f"record({required!r}, {{{table}}})"
 
 
 def source() -> str:
     """The text of the generated module. Raises ValueError, KeyError when a schema is beyond the generator."""
     generator = _Generator()
     roots = [f"{name} = {generator.function(_bare(schema(root)))}" for name, root in ROOTS.items()]
-    sets = [f"{name} = {words}" for words, name in generator.sets.items()]
-    return "\n\n\n".join([_HEAD + "\n".join(sets), *generator.code, "\n".join(roots)]) + "\n"
+    return "\n".join([_HEAD, *generator.lines, *roots]) + "\n"
 
 
 def generate(out_path: str) -> None:
     """Write the generated module to ``out_path``, whole or not at all."""
-    import os
-
     text = source()
     temporary = f"{out_path}.{os.getpid()}"
     with open(temporary, "w", encoding="utf-8") as file:

@@ -115,7 +115,8 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 def test_generated_module(generated: ModuleType) -> None:
     text = Path(str(generated.__file__)).read_text()
     code = [line for line in text.splitlines() if re.match(r"\s*(import|from)\b", line)]
-    assert code == ["from __future__ import annotations", "    from typing import Any"]
+    assert code[0] == "from __future__ import annotations"
+    assert all(line.startswith("    ") for line in code[1:])  # for type checkers only
     assert generated.validate_config(sample())
     assert generated.validate_process(sample()["process"])
     assert generated.validate_resources(sample()["linux"]["resources"])
