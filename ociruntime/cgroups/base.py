@@ -11,7 +11,7 @@ import time
 from errno import EACCES, EINVAL, EPERM, EROFS, ESRCH
 
 from ociruntime import errors
-from ociruntime.cgroups import files
+from ociruntime.cgroups import files, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -236,11 +236,16 @@ def write_all(targets: Sequence[Target], failure: Callable[[OSError, Target], er
 
 def check_unused(place: str, frozen: bool) -> None:
     """Refuse a cgroup that somebody uses (as runc does): its processes would die with the container."""
-    if files.read_or_none(place + "/cgroup.procs"):
+    found = 0
+    for sub in tree.walk(place):
+        found += len((files.read_or_none(sub + "/cgroup.procs") or "").split())
+    if found:
         raise errors.Error(
-            f"container's cgroup is not empty: {place}", pointer="/linux/cgroupsPath"
+            f"container's cgroup is not empty: {found} process(es) found",
+            pointer="/linux/cgroupsPath",
+            hint=place,
         )
     if frozen:
         raise errors.Error(
-            f"container's cgroup unexpectedly frozen: {place}", pointer="/linux/cgroupsPath"
+            "container's cgroup unexpectedly frozen", pointer="/linux/cgroupsPath", hint=place
         )

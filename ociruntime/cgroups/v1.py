@@ -81,12 +81,15 @@ class V1Manager(Manager):
     def create(
         self, resources: Mapping[str, Any] | None = None, *, delegate_uid: int | None = None
     ) -> None:
-        kept = []
+        kept: list[Place] = []
         for place in self._places:
             try:
-                made = tree.make(place.mount, self.path)
-                if not made:
-                    check_unused(place.leaf, False)
+                if not tree.make(place.mount, self.path):
+                    try:
+                        check_unused(place.leaf, False)
+                    except errors.Error:
+                        self._places = kept  # what is not ours must not be killed or removed
+                        raise
                 if place.controllers == "cpuset" or "cpuset" in place.controllers.split(","):
                     _init_cpuset(place.mount, self.path)
             except OSError as exc:

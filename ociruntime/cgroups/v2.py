@@ -42,7 +42,7 @@ _CONTROLLERS = {
 class V2Manager(Manager):
     """The unified hierarchy. ``mount``: its root; ``made``: parents of the leaf that are made by this container."""
 
-    __slots__ = ("_leaf", "_made", "_mount")
+    __slots__ = ("_leaf", "_made", "_mount", "_ours")
 
     def __init__(self, mount: str, path: str, made: int, rootless: bool | None) -> None:
         super().__init__(path, rootless)
@@ -50,6 +50,7 @@ class V2Manager(Manager):
         self._mount = mount
         self._made = made
         self._leaf = mount + path
+        self._ours = True
 
     @classmethod
     def plan(
@@ -92,7 +93,11 @@ class V2Manager(Manager):
     ) -> None:
         try:
             if not tree.make(self._mount, self.path):
-                check_unused(self._leaf, False)
+                try:
+                    check_unused(self._leaf, False)
+                except errors.Error:
+                    self._ours = False  # so it must not be killed or removed
+                    raise
         except OSError as exc:
             if self.tolerates(exc):
                 return
@@ -360,10 +365,16 @@ class V2Manager(Manager):
         return files.exists(self._leaf)
 
     def kill_all(self, sig: int = SIGKILL) -> None:
-        if sig == SIGKILL and posix.getpid() not in self.pids():
-            try:
-                files.write(self._leaf + "/cgroup.kill", "1")  # Linux 5.14
+        if not self._ours:
+            return
+        if sig == SIGKILL:
+            found = self.pids()
+            if not found:
                 return
+            try:
+                if posix.getpid() not in found:
+                    files.write(self._leaf + "/cgroup.kill", "1")  # Linux 5.14
+                    return
             except OSError as exc:
                 if exc.errno != ENOENT and not self.tolerates(exc):
                     raise files.write_error(exc, "cgroup.kill", "1", None) from None
@@ -380,9 +391,9 @@ class V2Manager(Manager):
         return _keyed(self._leaf + "/memory.events", "oom_kill")
 
     def delete(self) -> None:
-        tree.remove(
-            self._mount, self.path, self._made, time.monotonic() + tree.REMOVE_TIMEOUT
-        )
+        if self._ours:
+            deadline = time.monotonic() + tree.REMOVE_TIMEOUT
+            tree.remove(self._mount, self.path, self._made, deadline)
 
 
 def _event(leaf: str, key: str) -> int:
