@@ -177,7 +177,7 @@ def _run_one(hook: dict[str, Any], state: bytes, preserve_fds: int) -> None:
     path = hook["path"]
     output = _Output(state)
     try:
-        actions = [
+        actions: list[tuple[Any, ...]] = [
             (posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(output.stdio)
         ]
         actions += [(posix.POSIX_SPAWN_CLOSE, 3 + i) for i in range(preserve_fds)]

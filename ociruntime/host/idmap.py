@@ -31,12 +31,9 @@ def render(mappings: Mappings, pointer: str) -> bytes:
     Raises errors.Error for more than the kernel takes: a map is never cut short.
     """
     if len(mappings) > MAX_LINES:
-        raise errors.Error(
-            f"{len(mappings)} id mappings, Linux takes {MAX_LINES}", pointer=pointer
-        )
+        raise errors.Error(f"{len(mappings)} id mappings, Linux takes {MAX_LINES}", pointer=pointer)
     text = b"".join(
-        b"%d %d %d\n" % (entry["containerID"], entry["hostID"], entry["size"])
-        for entry in mappings
+        b"%d %d %d\n" % (entry["containerID"], entry["hostID"], entry["size"]) for entry in mappings
     )
     if len(text) > _MAX_BYTES:
         raise errors.Error(

@@ -10,10 +10,9 @@ namespace, which has no files.
 
 from __future__ import annotations
 
-import posix
-
 import _socket
 import _struct
+import posix
 
 from ociruntime import errors
 from ociruntime.host import native
@@ -63,9 +62,7 @@ class _Netlink:
         """Send a request; (type, payload) of each answer. Raises OSError, its text with the kernel's explanation."""
         self.sequence += 1
         flags |= _NLM_F_REQUEST
-        self.sock.send(
-            _HEADER.pack(_HEADER.size + len(body), kind, flags, self.sequence, 0) + body
-        )
+        self.sock.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self.sequence, 0) + body)
         while True:
             data = self.sock.recv(_BUFFER)
             while len(data) >= _HEADER.size:
@@ -175,20 +172,23 @@ def move(devices: dict[str, Any], namespace: int) -> None:
     Raises errors.Error, naming the device; those moved before it stay where they are.
     """
     name = ""
-    sockets: list[_Netlink] = []
     try:
-        sockets.append(_Netlink())
-        sockets.append(_inside(namespace))
-        for name, options in devices.items():
-            _move(*sockets, name, (options or {}).get("name") or name, namespace)
+        outside = _Netlink()
+        try:
+            inside = _inside(namespace)
+            try:
+                for name, options in devices.items():
+                    new_name = (options or {}).get("name") or name
+                    _move(outside, inside, name, new_name, namespace)
+            finally:
+                inside.close()
+        finally:
+            outside.close()
     except OSError as exc:
         raise errors.Error(
             f"move network device {name}: {(exc.strerror or '').lower()}",
             pointer=f"/linux/netDevices/{name}",
         ) from exc
-    finally:
-        for netlink in sockets:
-            netlink.close()
 
 
 def _move(outside: _Netlink, inside: _Netlink, name: str, new_name: str, namespace: int) -> None:

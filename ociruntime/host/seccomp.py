@@ -39,7 +39,7 @@ _POINTER = "/linux/seccomp"
 
 
 class Filter:
-    """``code``: struct sock_filter[], ``flags``: for seccomp(2), ``listener``: a listener will come, ``key``: of the cache."""
+    """``code``: struct sock_filter[]; ``flags``: for seccomp(2); ``listener``: one will come; ``key``: of the cache."""
 
     __slots__ = ("code", "flags", "key", "listener")
 
@@ -167,7 +167,7 @@ def _store(directory: str, key: str, code: bytes) -> None:
 def send_listener(path: str, metadata: str, state: dict[str, Any], pid: int, fd: int) -> None:
     """Tell a seccomp agent of a container: one connection, one message, closed at once (10.6 to 10.8).
 
-    ``path``: listenerPath; ``state``: the container's state; ``pid``: of the process that the filter is for; ``fd``: the
+    ``path``: listenerPath; ``state``: the container's state; ``pid``: of the process with the filter; ``fd``: the
     listener, closed whatever happens. Raises errors.Error.
     """
     from ociruntime.spec import json_reader

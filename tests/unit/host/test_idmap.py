@@ -112,7 +112,14 @@ finally:
 
 def write_maps(uids: Any, gids: Any, privileged: bool, *prefix: str) -> list[str]:
     done = subprocess.run(
-        [*prefix, "/usr/bin/python3", "-IBc", CHILD, str(REPOSITORY), repr((uids, gids, privileged))],
+        [
+            *prefix,
+            "/usr/bin/python3",
+            "-IBc",
+            CHILD,
+            str(REPOSITORY),
+            repr((uids, gids, privileged)),
+        ],
         capture_output=True,
         timeout=60,
         check=False,
@@ -205,7 +212,13 @@ def test_no_helper(as_nobody: Any) -> None:
 def test_userns_fd(native: None, no_leaks: None) -> None:
     fd = idmap.userns_fd([mapping(0, 1000, 5)], [mapping(0, 2000, 7)])
     seen = subprocess.run(
-        ["nsenter", f"--user=/proc/self/fd/{fd}", "cat", "/proc/self/uid_map", "/proc/self/gid_map"],
+        [
+            "nsenter",
+            f"--user=/proc/self/fd/{fd}",
+            "cat",
+            "/proc/self/uid_map",
+            "/proc/self/gid_map",
+        ],
         pass_fds=(fd,),
         capture_output=True,
         check=True,

@@ -225,7 +225,7 @@ def test_death_before_it_is_ready(gate: int) -> None:
 
 def test_death_before_the_program_is_executed() -> None:
     init = start(sync_plan(ops.TAG_CGROUP))
-    with pytest.raises(errors.Error, match="signal 9.* before it executed the program"):
+    with pytest.raises(errors.Error, match=r"signal 9.* before it executed the program"):
         init.serve({ops.TAG_CGROUP: kill})
 
 
@@ -286,11 +286,11 @@ def test_wrong_number_of_descriptors() -> None:
 
 
 def test_failed_spawn_leaves_nothing() -> None:
-    with pytest.raises(errors.Error, match="start init: .*bad file descriptor"):
+    with pytest.raises(errors.Error, match=r"start init: .*bad file descriptor"):
         start(exec_plan("/bin/true"), cgroup_fd=9999)
     plan = exec_plan("/bin/true")
     plan.clone_flags = 0x1  # no such flag
-    with pytest.raises(errors.Error, match="start init: .*invalid argument"):
+    with pytest.raises(errors.Error, match=r"start init: .*invalid argument"):
         start(plan)
 
 

@@ -63,7 +63,15 @@ finally:
 
 def move(devices: dict[str, Any], *setup: str) -> dict[str, Any]:
     done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", CHILD, str(REPOSITORY), json.dumps([setup, devices])],
+        [
+            "unshare",
+            "--net",
+            sys.executable,
+            "-c",
+            CHILD,
+            str(REPOSITORY),
+            json.dumps([setup, devices]),
+        ],
         capture_output=True,
         timeout=60,
         check=False,
@@ -105,15 +113,15 @@ def test_move_keeps_name_and_addresses_and_sets_up() -> None:
 
 
 def test_move_and_rename() -> None:
-    result = move({"veth0": {"name": "eth7"}}, VETH, "addr add 192.0.2.1/24 dev veth0 label veth0:x")
+    result = move(
+        {"veth0": {"name": "eth7"}}, VETH, "addr add 192.0.2.1/24 dev veth0 label veth0:x"
+    )
     assert addresses(result["inside"]["eth7"]) == {"192.0.2.1/24"}
     assert "UP" in result["inside"]["eth7"]["flags"]
 
 
 def test_template_name() -> None:
-    result = move(
-        {"veth0": {"name": "eth%d"}}, VETH, "@link add eth0 type veth peer name other"
-    )
+    result = move({"veth0": {"name": "eth%d"}}, VETH, "@link add eth0 type veth peer name other")
     assert "error" not in result
     assert "eth1" in result["inside"]
 
@@ -131,10 +139,7 @@ def test_no_such_device() -> None:
 
 def test_name_in_use() -> None:
     result = move({"veth0": {"name": "eth0"}}, VETH, "@link add eth0 type veth peer name other")
-    assert (
-        result["error"]
-        == "move network device veth0: the container has a device eth0 already"
-    )
+    assert result["error"] == "move network device veth0: the container has a device eth0 already"
     assert "veth0" in result["outside"]
 
 

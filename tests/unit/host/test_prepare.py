@@ -93,7 +93,11 @@ def test_rootfs_that_is_or_passes_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "real" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real")
     for path in ("link", "link/deep"):
-        refused(rootfs(tmp_path / path), "invalid rootfs .*: not an absolute path, or a symlink", "/root/path")
+        refused(
+            rootfs(tmp_path / path),
+            "invalid rootfs .*: not an absolute path, or a symlink",
+            "/root/path",
+        )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +223,15 @@ def tree():
 def in_namespace(tmp_path: Path, code: str) -> None:
     """Run code in a mount namespace of its own, with the helpers above."""
     done = subprocess.run(
-        ["unshare", "--mount", sys.executable, "-c", IN_NAMESPACE + code, str(REPOSITORY), str(tmp_path)],
+        [
+            "unshare",
+            "--mount",
+            sys.executable,
+            "-c",
+            IN_NAMESPACE + code,
+            str(REPOSITORY),
+            str(tmp_path),
+        ],
         capture_output=True,
         timeout=60,
         check=False,

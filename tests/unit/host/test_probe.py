@@ -26,7 +26,9 @@ def spec(**more: Any) -> dict[str, Any]:
 def test_own_capabilities_and_kernel() -> None:
     facts = probe.gather(spec(), "/b")
     status = dict(
-        line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line
+        line.split(":\t")
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if ":" in line
     )
     assert facts.cap_bounding == int(status["CapBnd"], 16)
     assert facts.cap_permitted == int(status["CapPrm"], 16)

@@ -100,7 +100,9 @@ def test_every_operator(subtests: SubTests) -> None:
                 with subtests.test(f"{word} argument {index} {value:#x}"):
                     argument = {"index": index, "value": value, "valueTwo": second, "op": word}
                     code = compile_profile(
-                        profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "mkdirat", args=[argument]))
+                        profile(
+                            "SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "mkdirat", args=[argument])
+                        )
                     )
                     for sample in samples:
                         args = [0] * 6
@@ -126,10 +128,15 @@ def test_conditions_on_different_arguments_must_all_hold() -> None:
 
 def test_conditions_on_one_argument_are_alternatives() -> None:
     code = compile_profile(
-        profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "socket", args=[arg(0, 1), arg(0, 2), arg(1, 7)]))
+        profile(
+            "SCMP_ACT_ALLOW",
+            rule("SCMP_ACT_ERRNO", "socket", args=[arg(0, 1), arg(0, 2), arg(1, 7)]),
+        )
     )
     number = resolve("socket")
-    hits = [(a, b) for a in range(4) for b in (0, 7) if bpf.run(code, OWN, number, [a, b]) == EPERM_RET]
+    hits = [
+        (a, b) for a in range(4) for b in (0, 7) if bpf.run(code, OWN, number, [a, b]) == EPERM_RET
+    ]
     assert hits == [(0, 7), (1, 0), (1, 7), (2, 0), (2, 7), (3, 7)]
 
 
@@ -161,7 +168,9 @@ def test_rules_that_say_what_the_default_says_are_left_out() -> None:
 
 def test_unknown_names_are_skipped() -> None:
     plain = compile_profile(profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "mkdirat")))
-    more = compile_profile(profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "mkdirat", "frobnicate")))
+    more = compile_profile(
+        profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "mkdirat", "frobnicate"))
+    )
     assert plain == more
 
 
@@ -194,7 +203,10 @@ def test_docker_profile_over_all_calls() -> None:
     loaded = docker_profile()
     code = compile_profile(loaded)
     unconditional = {
-        name for entry in loaded["syscalls"] if not entry.get("args") for name in entry["names"]
+        name
+        for entry in loaded["syscalls"]
+        if not entry.get("args")
+        for name in entry["names"]
         if entry["action"] == "SCMP_ACT_ALLOW"
     }
     named = {name for entry in loaded["syscalls"] for name in entry["names"]}
@@ -287,12 +299,20 @@ def test_prologue_by_itself() -> None:
         (profile("SCMP_ACT_ALLOW", defaultErrnoRet=1), "an errno for SCMP_ACT_ALLOW"),
         (profile("SCMP_ACT_ERRNO", defaultErrnoRet=5000), "no such errno: 5000"),
         (profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_KILL", "read", errnoRet=1)), "an errno for"),
-        (profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "read", args=[arg(6, 1)])), "no such comparison"),
         (
-            profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "read", args=[arg(0, 1, "SCMP_CMP_XX")])),
+            profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "read", args=[arg(6, 1)])),
+            "no such comparison",
+        ),
+        (
+            profile(
+                "SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "read", args=[arg(0, 1, "SCMP_CMP_XX")])
+            ),
             "no such comparison: argument 0 SCMP_CMP_XX",
         ),
-        (profile("SCMP_ACT_ALLOW", architectures=["SCMP_ARCH_PDP11"]), "does not know the architecture"),
+        (
+            profile("SCMP_ACT_ALLOW", architectures=["SCMP_ARCH_PDP11"]),
+            "does not know the architecture",
+        ),
     ],
 )
 def test_refused(broken: dict[str, Any], text: str) -> None:
@@ -437,6 +457,7 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
 
 def test_keys_differ_with_every_detail() -> None:
     """Among them those that a peer's cache confuses: a rule's errnoRet, and where one string ends."""
+
     def one(**more: Any) -> dict[str, Any]:
         return profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "ab", "c", **more))
 
@@ -495,7 +516,18 @@ def in_child(code: bytes, flags: int, calls: list[tuple[int, ...]]) -> tuple[lis
     return results, os.waitpid(pid, 0)[1]
 
 
-CORE = ("read", "write", "exit_group", "exit", "rt_sigreturn", "mmap", "munmap", "brk", "futex", "madvise")
+CORE = (
+    "read",
+    "write",
+    "exit_group",
+    "exit",
+    "rt_sigreturn",
+    "mmap",
+    "munmap",
+    "brk",
+    "futex",
+    "madvise",
+)
 
 
 def test_actions_in_the_kernel(subtests: SubTests) -> None:
@@ -544,7 +576,10 @@ def test_every_flag_is_taken_by_the_kernel(subtests: SubTests) -> None:
     code = compile_profile(SMALL)
     for words in ([], *[[word] for word in seccomp.FLAGS], list(seccomp.FLAGS)):
         with subtests.test(str(words)):
-            assert in_child(code, seccomp.filter_flags(words, False), [(resolve("getppid"),)]) == ([0], 0)
+            assert in_child(code, seccomp.filter_flags(words, False), [(resolve("getppid"),)]) == (
+                [0],
+                0,
+            )
 
 
 # -- the listener ----------------------------------------------------------------------------------
@@ -574,7 +609,7 @@ def test_send_listener(tmp_path: Path, no_leaks: None) -> None:
 
 
 def test_send_listener_to_nobody(tmp_path: Path, no_leaks: None) -> None:
-    with pytest.raises(errors.Error, match="send seccomp listener to .*: no such file") as caught:
+    with pytest.raises(errors.Error, match=r"send seccomp listener to .*: no such file") as caught:
         seccomp.send_listener(
             str(tmp_path / "absent"), "", {"ociVersion": "1.3.0"}, 1, os.open("/", os.O_RDONLY)
         )
