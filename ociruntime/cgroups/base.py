@@ -165,6 +165,7 @@ class Manager:
             _signal(sorted(new), SIGKILL, own)
             killed |= new
             quiet = 0 if new else quiet + 1
+            time.sleep(0.001)  # a fork under way becomes visible
             if time.monotonic() > deadline:
                 raise errors.Error("cgroup: processes are made faster than they can be killed")
 
