@@ -116,9 +116,7 @@ def _plain_root(
     )
     for pointer, value in asked:
         if value:
-            raise refuse(
-                f"{pointer[1:].replace('/', '.')} needs a mount namespace", pointer=pointer
-            )
+            raise refuse("this needs a mount namespace", pointer)
     ctx.root = ctx.plan.slot()
     ctx.plan.add(
         "/root/path",

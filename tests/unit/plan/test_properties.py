@@ -24,22 +24,33 @@ text = st.text(
     max_size=12,
 )
 word = text.filter(bool)
-path = st.lists(
-    st.sampled_from(["a", "b", "proc", "sys", "dev", "..", ".", "", "null"]), max_size=5
-).map(lambda parts: "/" + "/".join(parts))
-small = st.integers(0, 2**32 + 2)
+parts = st.lists(
+    st.sampled_from(["a", "b", "proc", "sys", "dev", "..", ".", "", "null"]), max_size=4
+)
+path = parts.map(lambda found: "/x/" + "/".join(found))
+anywhere = parts.map(lambda found: "/" + "/".join(found))
+small = st.one_of(st.integers(0, 900), st.integers(0, 2**32 + 2))
 
 
 def maybe(**fields: Any) -> Any:
     return st.fixed_dictionaries({}, optional=fields)
 
 
+def with_mount(drawn: tuple[list[dict[str, str]], bool]) -> list[dict[str, str]]:
+    """Most configs have the namespaces without which little can be asked for."""
+    entries, usual = drawn
+    have = {entry["type"] for entry in entries}
+    if usual:
+        entries = entries + [{"type": kind} for kind in ("mount", "uts") if kind not in have]
+    return entries
+
+
 mappings = st.just(MAPPINGS)
 mount = st.fixed_dictionaries(
-    {"destination": path.map(str)},
+    {"destination": st.one_of(path, anywhere)},
     optional={
         "type": st.sampled_from(
-            ["proc", "tmpfs", "sysfs", "bind", "none", "cgroup", "overlay", "mqueue", ""]
+            ["proc", "tmpfs", "sysfs", "bind", "none", "cgroup", "overlay", "mqueue", "tmpfs"]
         ),
         "source": path,
         "options": st.lists(
@@ -48,8 +59,6 @@ mount = st.fixed_dictionaries(
             ),
             max_size=6,
         ),
-        "uidMappings": mappings,
-        "gidMappings": mappings,
     },
 )
 process = st.fixed_dictionaries(
@@ -65,7 +74,9 @@ process = st.fixed_dictionaries(
         "cwd": path,
     },
     optional={
-        "env": st.lists(st.one_of(text, word.map(lambda name: name + "=x")), max_size=4),
+        "env": st.lists(
+            st.one_of(st.just("HOME=/"), word.map(lambda name: name + "=x")), max_size=4
+        ),
         "terminal": st.booleans(),
         "consoleSize": maybe(height=st.integers(0, 70000), width=st.integers(0, 100)),
         "capabilities": maybe(
@@ -85,8 +96,8 @@ process = st.fixed_dictionaries(
             max_size=3,
         ),
         "noNewPrivileges": st.booleans(),
-        "apparmorProfile": text,
-        "selinuxLabel": text,
+        "apparmorProfile": st.sampled_from(["", "box"]),
+        "selinuxLabel": st.sampled_from(["", "u:r"]),
         "scheduler": st.fixed_dictionaries(
             {"policy": st.sampled_from([*words.SCHED_POLICIES])},
             optional={"nice": st.integers(-(2**33), 2**33), "runtime": st.integers(0, 2**65)},
@@ -100,14 +111,17 @@ process = st.fixed_dictionaries(
 )
 linux = st.fixed_dictionaries(
     {
-        "namespaces": st.lists(
-            st.fixed_dictionaries(
-                {"type": st.sampled_from([*words.NAMESPACES])},
-                optional={"path": st.sampled_from(["", "/ns"])},
+        "namespaces": st.tuples(
+            st.lists(
+                st.fixed_dictionaries(
+                    {"type": st.sampled_from([*words.NAMESPACES])},
+                    optional={"path": st.sampled_from(["", "/ns"])},
+                ),
+                unique_by=lambda entry: entry["type"],
+                max_size=8,
             ),
-            unique_by=lambda entry: entry["type"],
-            max_size=8,
-        )
+            st.sampled_from([True, True, True, False]),
+        ).map(with_mount)
     },
     optional={
         "uidMappings": mappings,
@@ -118,8 +132,8 @@ linux = st.fixed_dictionaries(
                 {
                     "path": path,
                     "type": st.sampled_from("cbup"),
-                    "major": st.integers(0, 5000),
-                    "minor": small,
+                    "major": st.integers(0, 4100),
+                    "minor": st.integers(0, 300),
                 },
                 optional={
                     "fileMode": st.integers(0, 0o177777),
@@ -132,7 +146,7 @@ linux = st.fixed_dictionaries(
         "sysctl": st.dictionaries(word, text, max_size=2),
         "maskedPaths": st.lists(path, max_size=3),
         "readonlyPaths": st.lists(path, max_size=3),
-        "rootfsPropagation": st.sampled_from([*mount_options.PROPAGATION, ""]),
+        "rootfsPropagation": st.sampled_from(["", "", "rslave", "shared", "private"]),
         "mountLabel": text,
         "personality": st.fixed_dictionaries({"domain": st.sampled_from(["LINUX", "LINUX32"])}),
         "memoryPolicy": st.fixed_dictionaries(
@@ -162,6 +176,7 @@ hosts = st.builds(
     selinux=st.booleans(),
     kcore=st.booleans(),
     cgroup_mode=st.sampled_from(["v1", "v2", "none"]),
+    devices=st.just(dict.fromkeys((path for path, _, _ in words.DEFAULT_DEVICES), True)),
     cgroup_mounts=st.just([("cpu", "/sys/fs/cgroup/cpu", "cpu", "/x")]),
     mounts=st.just([("/proc", "proc")]),
     sources=st.dictionaries(st.integers(0, 5), st.sampled_from(["dir", "file", 2]), max_size=3),
