@@ -614,3 +614,41 @@ def test_send_listener_to_nobody(tmp_path: Path, no_leaks: None) -> None:
             str(tmp_path / "absent"), "", {"ociVersion": "1.3.0"}, 1, os.open("/", os.O_RDONLY)
         )
     assert caught.value.pointer == "/linux/seccomp/listenerPath"
+
+
+NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101  # ioctl numbers of seccomp_unotify(2)
+
+
+def test_notify_through_init(tmp_path: Path, no_leaks: None) -> None:
+    """From the profile to an agent's answer: the program's mkdir fails with the errno that the agent chose."""
+    import fcntl
+
+    from ociruntime.host import launch
+    from ociruntime.plan import encode, ops
+
+    names = ["mkdir", "mkdirat"]
+    wanted = profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_NOTIFY", *names), listenerPath="/run/agent")
+    found = seccomp.filter_for(wanted, str(tmp_path))
+    plan = ops.Plan()
+    no_new_privs = (38, 1, 0, 0, 0, 0)
+    plan.add("", ops.SYSCALL, resolve("prctl"), *no_new_privs)
+    plan.add("/linux/seccomp", ops.SECCOMP, found.code, found.flags)
+    argv = ("/bin/busybox", "mkdir", str(tmp_path / "made"))
+    plan.add("/process", ops.EXEC, argv, len(argv), (), 0, argv[0])
+    fds: list[int] = []
+    error = os.open(tmp_path / "stderr", os.O_CREAT | os.O_WRONLY)
+    init = launch.launch(plan, encode.encode(plan, 3), [], stdio=(0, 1, error))
+    os.close(error)
+    assert init.serve({}, on_listener=fds.append) == "exec"
+    (listener,) = fds
+    request = bytearray(80)
+    fcntl.ioctl(listener, NOTIF_RECV, request)
+    cookie, pid, _, number = struct.unpack_from("=QIIi", request)
+    assert pid == init.pid
+    assert number in {resolve(name) for name in names}
+    fcntl.ioctl(listener, NOTIF_SEND, struct.pack("=QqiI", cookie, 0, -errno.EDQUOT, 0))
+    assert init.wait() == 1 << 8
+    init.close()
+    os.close(listener)
+    assert "quota" in (tmp_path / "stderr").read_text()
+    assert not (tmp_path / "made").exists()
