@@ -34,9 +34,9 @@ _LATER_HOOKS = ("startContainer", "poststart", "poststop")
 class Creation:
     """One container in the making.
 
-    ``gate``: init waits for `start`; ``detach``: this process does not stay. Descriptors are -1 while closed;
-    ``master`` is the pty's, kept for a `run` in the foreground; ``notify_caller`` is the caller's NOTIFY_SOCKET, and
-    ``notify_fd`` the container's, from which `run` reads.
+    ``start_later``: this is `create`; ``gate``: init waits at its gate; ``detach``: this process does not stay.
+    Descriptors are -1 while closed; ``master`` is the pty's, kept for a `run` in the foreground. ``notify_caller`` is
+    the caller's NOTIFY_SOCKET, ``notify_fd`` the container's, from which `run` reads.
     """
 
     __slots__ = (
@@ -53,6 +53,7 @@ class Creation:
         "gate",
         "gate_fd",
         "hooks",
+        "hooks_ran",
         "id",
         "init",
         "linux",
@@ -65,6 +66,7 @@ class Creation:
         "plan",
         "root",
         "spec",
+        "start_later",
         "terminal",
     )
 
@@ -75,10 +77,10 @@ class Creation:
     manager: Manager
     plan: ops.Plan
 
-    def __init__(self, call: Call, *, gate: bool, detach: bool) -> None:
+    def __init__(self, call: Call, *, start_later: bool, detach: bool) -> None:
         self.call = call
         self.id = call.args[0]
-        self.gate = gate
+        self.gate = self.start_later = start_later
         self.detach = detach
         self.root = call.root()
         self.bundle = ""
@@ -86,6 +88,7 @@ class Creation:
         self.spec: dict[str, Any] = {}
         self.linux: dict[str, Any] = {}
         self.hooks: dict[str, Any] = {}
+        self.hooks_ran = False
         self.terminal = False
         self.pid_file: str | None = None
         self.console_fd = self.pidfd_fd = self.gate_fd = self.master = self.notify_fd = -1
@@ -144,6 +147,8 @@ def _read(creation: Creation) -> None:
     )
     creation.linux = creation.spec.get("linux") or {}
     creation.hooks = creation.spec.get("hooks") or {}
+    if creation.hooks.get("startContainer"):
+        creation.gate = True  # they run while init waits
     process = creation.spec.get("process") or {}
     creation.terminal = process.get("terminal") is True
     console.check(creation.terminal, paths.get("console-socket"), creation.detach)
@@ -175,8 +180,21 @@ def _claim(creation: Creation) -> None:
 
 
 def _unclaim(creation: Creation) -> None:
+    """Also the poststop hooks, when those before them have run (runtime-spec runtime.md, Lifecycle 3 to 5)."""
     if hasattr(creation, "container"):
+        document = creation.document(state.STOPPED) if creation.hooks_ran else {}
         creation.container.remove()
+        if document and creation.hooks.get("poststop"):
+            from ociruntime.host import hooks
+
+            hooks.run(
+                "poststop",
+                creation.hooks["poststop"],
+                lifecycle.encoded_document(document),
+                cwd=creation.bundle,
+                preserve_fds=creation.call.preserve_fds,
+                keep_going=True,
+            )
 
 
 def _decide_cgroup(creation: Creation) -> None:
@@ -331,7 +349,7 @@ def _open(creation: Creation) -> None:
             creation.gate_fd = unixsock.listen(container.fd, state.GATE_FILE)
         except OSError as exc:
             raise errors.from_os(exc, f"bind {container.path}/{state.GATE_FILE}") from exc
-    elif creation.notify_caller:
+    if creation.notify_caller and not creation.start_later:
         from ociruntime.host import notify
 
         creation.notify_fd = notify.listen(container.fd)
@@ -349,7 +367,7 @@ def _close(creation: Creation) -> None:
 
 def _launch(creation: Creation) -> None:
     """Start init; from here until it is ready it dies with this process."""
-    if not (creation.gate or creation.detach):
+    if not creation.detach:
         foreground.hold_signals()
     creation.init = launch.launch(
         creation.plan,

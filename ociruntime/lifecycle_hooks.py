@@ -8,11 +8,12 @@ from __future__ import annotations
 from ociruntime.host import hooks as runner
 from ociruntime.host import prepare, probe
 from ociruntime.plan import compile as compiler
-from ociruntime.plan import encode
+from ociruntime.plan import encode, ops
 from ociruntime.plan.context import Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ociruntime.plan.ops import Plan
@@ -29,11 +30,12 @@ def run_inside(
     bundle: str,
     namespaces: int,
     users: Users,
+    attach: Callable[[int], None],
 ) -> None:
     """Run hooks in the namespaces of the process behind ``pidfd``; ``document``: the state, for their stdin.
 
-    ``namespaces``: CLONE_NEW* to join; ``users``: (uidMappings, gidMappings) when a user namespace is among them.
-    Raises errors.Error.
+    ``namespaces``: CLONE_NEW* to join; ``users``: (uidMappings, gidMappings) when a user namespace is among them;
+    ``attach`` puts a process into the container's cgroup. Raises errors.Error.
     """
     facts = probe.gather(None, bundle)
     options = Options("", bundle)
@@ -47,4 +49,5 @@ def run_inside(
         fds = prepare.open_descriptors(plan, pidfd=pidfd)
         return plan, encode.encode(plan, 3), fds
 
-    runner.run_inside(kind, hooks, document, compile_one)
+    handlers = {ops.TAG_CGROUP: lambda init: attach(init.pid)}
+    runner.run_inside(kind, hooks, document, compile_one, handlers)

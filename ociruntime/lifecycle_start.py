@@ -42,11 +42,21 @@ def start(container: state.Container) -> None:
         raise errors.Error(f"cannot start a container in the {status} state")
     if data.get("no_process"):
         raise errors.Error("cannot start a container without a process", pointer="/process")
-    hooks = lifecycle.stored_hooks(container)
-    if hooks.get("startContainer"):
-        _start_container_hooks(container, hooks["startContainer"])
     caller = normalize.environ("NOTIFY_SOCKET") if data.get("notify") else None
     notify_fd = _listen(container) if caller else -1
+    hooks = lifecycle.stored_hooks(container)
+    proceed(container, hooks)
+    if hooks.get("poststart"):
+        poststart(container, hooks["poststart"])
+    if caller:
+        container.unlock()
+        wait_ready(container, notify_fd, caller)
+
+
+def proceed(container: state.Container, hooks: dict[str, Any]) -> None:
+    """Run the startContainer hooks and let init execute the program. Raises errors.Error."""
+    if hooks.get("startContainer"):
+        _start_container_hooks(container, hooks["startContainer"])
     gate = _connect(container)
     try:
         gate.send(_HEAD.pack(_GO, _NO_OP, 0, _TAG_START))
@@ -59,11 +69,6 @@ def start(container: state.Container) -> None:
         posix.unlink(state.GATE_FILE, dir_fd=container.fd)
     except OSError as exc:
         raise errors.from_os(exc, f"unlink {container.path}/{state.GATE_FILE}") from exc
-    if hooks.get("poststart"):
-        poststart(container, hooks["poststart"])
-    if caller:
-        container.unlock()
-        wait_ready(container, notify_fd, caller)
 
 
 def wait_ready(container: state.Container, fd: int, caller: str) -> None:
@@ -163,6 +168,7 @@ def _start_container_hooks(container: state.Container, hooks: list[dict[str, Any
             bundle=container.data["bundle"],
             namespaces=template["namespaces"],
             users=template.get("users"),
+            attach=lifecycle.cgroup(container).attach,
         )
     except errors.Error:
         lifecycle.kill_and_wait(container)

@@ -91,6 +91,7 @@ def _run_hooks(creation: Creation, init: Init) -> None:
     from ociruntime import lifecycle_hooks
 
     hooks, linux = creation.hooks, creation.linux
+    creation.hooks_ran = True
     document = lifecycle.encoded_document(creation.document(state.CREATING))
     for kind in ("prestart", "createRuntime"):
         if hooks.get(kind):
@@ -112,6 +113,7 @@ def _run_hooks(creation: Creation, init: Init) -> None:
             bundle=creation.bundle,
             namespaces=creation.container.data["namespaces"],
             users=(linux.get("uidMappings") or [], linux.get("gidMappings") or []),
+            attach=creation.manager.attach,
         )
 
 

@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 def run(call: Call) -> int:
     """Create; prints nothing."""
-    lifecycle_create.create(lifecycle_create.Creation(call, gate=True, detach=True))
+    lifecycle_create.create(lifecycle_create.Creation(call, start_later=True, detach=True))
     return 0

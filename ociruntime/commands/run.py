@@ -16,15 +16,24 @@ if TYPE_CHECKING:
 def run(call: Call) -> int:
     """Run; the program's exit code, 0 with --detach."""
     detach = call.switch("detach")
-    creation = lifecycle_create.Creation(call, gate=False, detach=detach)
+    creation = lifecycle_create.Creation(call, start_later=False, detach=detach)
     if not detach and not call.switch("no-subreaper"):
         foreground.become_subreaper()
     lifecycle_create.create(creation)
     container = creation.container
-    if creation.hooks.get("poststart"):
+    hooks = creation.hooks
+    if creation.gate or hooks.get("poststart"):
         from ociruntime import lifecycle_start
 
-        lifecycle_start.poststart(container, creation.hooks["poststart"])
+        if creation.gate:
+            try:
+                lifecycle_start.proceed(container, hooks)
+            except errors.Error:
+                lifecycle.kill_and_wait(container)
+                lifecycle.destroy(container)
+                raise
+        if hooks.get("poststart"):
+            lifecycle_start.poststart(container, hooks["poststart"])
     container.unlock()
     if creation.notify_fd >= 0:
         _notify(creation, detach)
