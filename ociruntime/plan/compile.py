@@ -335,6 +335,8 @@ def compile_hook(
     ctx.userns = ctx.joined_user = bool(options.namespaces & words.NEWUSER)
     if ctx.userns and options.users is not None:
         ctx.uid_maps, ctx.gid_maps = options.users
+    if options.cgroup_join == "sync":
+        ctx.sync("", ops.TAG_CGROUP)
     _join(ctx, pidfd)
     ctx.root = plan.slot()
     plan.add("", ops.OPEN, ctx.root, ops.NONE, "/", words.O_PATH_DIRECTORY, 0, 0, 0)

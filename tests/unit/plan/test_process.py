@@ -523,6 +523,11 @@ class TestHook:
         assert found(plan, ops.CHDIR)[0][1] == expected
         assert position(plan, ops.SETNS) < position(plan, ops.CHDIR)
 
+    def test_in_the_containers_cgroup(self) -> None:
+        plan = self.plan(self.HOOK, True)
+        assert codes(plan)[:2] == [ops.SYNC, ops.SETNS]
+        assert plan.syncs == [ops.TAG_CGROUP]
+
     def test_child_in_the_pid_namespace(self) -> None:
         assert ops.CLONE in codes(self.plan(self.HOOK, True))
         assert ops.CLONE not in codes(self.plan(self.HOOK, True, words.NEWNS))
