@@ -112,8 +112,8 @@ class Manager:
         raise NotImplementedError
 
     def frozen(self) -> bool:
-        """Whether the processes are frozen now."""
-        raise NotImplementedError
+        """Whether the processes are frozen, or being frozen."""
+        return (files.read_or_none(self.freezer_file()) or "")[:1] in ("F", "1")
 
     def pids(self, recursive: bool = True) -> list[int]:
         """Process ids, sorted; [] when there is no cgroup."""
@@ -213,7 +213,9 @@ def _in_user_namespace() -> bool:
     return words != ["0", "0", "4294967295"]
 
 
-def write_all(targets: Sequence[Target], failure: Callable[[OSError, Target], errors.Error]) -> None:
+def write_all(
+    targets: Sequence[Target], failure: Callable[[OSError, Target], errors.Error]
+) -> None:
     """Write control files, in an order that the kernel accepts.
 
     Some limits bound each other (memory and memory+swap, quota and period and burst): which one has to go first

@@ -33,7 +33,7 @@ _R0, _R1, _ACC, _TYPE, _MAJOR, _MINOR = 0, 1, 2, 3, 4, 5
 
 
 def _insn(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> bytes:
-    """struct bpf_insn: u8 code, u8 dst:4 src:4, s16 off, s32 imm, in host order (both our machines are little-endian)."""
+    """struct bpf_insn: u8 code, u8 dst:4 src:4, s16 off, s32 imm (x86_64 and arm64 are little-endian)."""
     return (
         bytes((code, dst | src << 4))
         + (off & 0xFFFF).to_bytes(2, "little")

@@ -122,11 +122,7 @@ def _overlap(one: Key, other: Key) -> bool:
 
 
 def _covers(broad: Key, narrow: Key) -> bool:
-    return (
-        broad[0] == narrow[0]
-        and broad[1] in (ANY, narrow[1])
-        and broad[2] in (ANY, narrow[2])
-    )
+    return broad[0] == narrow[0] and broad[1] in (ANY, narrow[1]) and broad[2] in (ANY, narrow[2])
 
 
 def _union(one: str, other: str) -> str:
@@ -148,7 +144,9 @@ def target(rules: Sequence[Mapping[str, Any]]) -> Access:
     state = Access()
     for rule in parse_rules(rules):
         state.apply(rule)
-    if not state.allow:  # else they are allowed, and the denied ones are what the config asked for last
+    if (
+        not state.allow
+    ):  # else they are allowed, and the denied ones are what the config asked for last
         for rule in DEFAULT_RULES:
             state.apply(rule)
     else:
@@ -165,7 +163,7 @@ def _allow_defaults(state: Access) -> None:
 
 
 def parse_v1_list(listing: str) -> Access:
-    """devices.list of a live cgroup. ``a *:* rwm`` means that everything is allowed; the kernel then hides exceptions."""
+    """devices.list of a live cgroup. ``a *:* rwm``: everything is allowed; the kernel then hides exceptions."""
     state = Access()
     for line in listing.splitlines():
         words = line.split()

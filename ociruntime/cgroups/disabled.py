@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+
 class DisabledManager(Manager):
     """The container's processes stay in the cgroup of the caller.
 
@@ -62,9 +63,6 @@ class DisabledManager(Manager):
 
     def thaw(self) -> None:
         raise errors.Error(f"the container has no cgroup: {self._why}")
-
-    def frozen(self) -> bool:
-        return False
 
     def pids(self, recursive: bool = True) -> list[int]:
         return []

@@ -74,9 +74,7 @@ def v1_blkio(
             out.append(("blkio", name, value, f"{_BLOCK}/{key}/{index}"))
 
 
-def v2_io(
-    block: Mapping[str, Any], read: Callable[[str], str | None], out: list[V2Write]
-) -> None:
+def v2_io(block: Mapping[str, Any], read: Callable[[str], str | None], out: list[V2Write]) -> None:
     """blockIO for the v2 io controller: io.bfq.weight or io.weight, io.max (0 takes the limit away)."""
     if block.get("leafWeight"):
         raise errors.Error("blockIO.leafWeight needs cgroup v1", pointer=_BLOCK + "/leafWeight")
@@ -116,7 +114,9 @@ def hugetlb_writes(
     for index, item in enumerate(limits):
         base = f"/linux/resources/hugepageLimits/{index}"
         size = item["pageSize"]
-        if not (size[:1] in "123456789" and size[:-2].isdigit() and size[-2:] in ("KB", "MB", "GB")):
+        if not (
+            size[:1] in "123456789" and size[:-2].isdigit() and size[-2:] in ("KB", "MB", "GB")
+        ):
             raise errors.Error(f"invalid huge page size {size!r}", pointer=base + "/pageSize")
         if read(f"hugetlb.{size}.{suffix}") is None:
             raise errors.Error(

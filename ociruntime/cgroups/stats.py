@@ -235,9 +235,7 @@ def _hugetlb(leaf: str, mode: str) -> dict[str, dict[str, int]]:
             continue
         prefix = f"{leaf}/hugetlb.{words[1]}."
         fails = (
-            _number(prefix + failures)
-            if mode == "v1"
-            else _table(prefix + failures).get("max", 0)
+            _number(prefix + failures) if mode == "v1" else _table(prefix + failures).get("max", 0)
         )
         out[words[1]] = {
             "usage": _number(prefix + usage),

@@ -19,7 +19,7 @@ def parse_systemd_path(path: str, container_id: str, *, user: bool = False) -> t
         parts = path.split(":")
         if len(parts) != 3:
             raise errors.Error(
-                f"expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {path!r}",
+                f'expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups, got {path!r}',
                 pointer="/linux/cgroupsPath",
             )
     slice_name = parts[0] or default
@@ -57,6 +57,4 @@ def expand_slice(name: str) -> str:
 def manager(path: str, container_id: str) -> None:
     """Check the path, then say that the driver is not there."""
     parse_systemd_path(path, container_id)
-    raise errors.Error(
-        "systemd cgroup driver not available yet", hint="leave --systemd-cgroup out"
-    )
+    raise errors.Error("systemd cgroup driver not available yet", hint="leave --systemd-cgroup out")

@@ -17,7 +17,9 @@ REMOVE_TIMEOUT = 10.0  # seconds; the kernel lets go of dead processes in its ow
 def clean_path(path: str, *, what: str = "linux.cgroupsPath") -> str:
     """A cgroup path, absolute and normalised; ``..`` cannot climb above the root (no I/O)."""
     if "\0" in path or "\n" in path:
-        raise errors.Error(f"{what}: control character in cgroup path", pointer="/linux/cgroupsPath")
+        raise errors.Error(
+            f"{what}: control character in cgroup path", pointer="/linux/cgroupsPath"
+        )
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":

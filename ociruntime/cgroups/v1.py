@@ -188,9 +188,7 @@ class V1Manager(Manager):
             self.set_devices((resources or {}).get("devices") or ())
         return warnings
 
-    def _split(
-        self, resources: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    def _split(self, resources: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
         """What v1 controllers do, and what a controller of the cgroup2 tree has to do instead."""
         from ociruntime.cgroups.resources import V1_CONTROLLER
 
@@ -226,7 +224,9 @@ class V1Manager(Manager):
             return
         from ociruntime.cgroups import devices
 
-        current = devices.parse_v1_list(files.read(place.leaf + "/devices.list")) if update else None
+        current = (
+            devices.parse_v1_list(files.read(place.leaf + "/devices.list")) if update else None
+        )
         fds: dict[str, int] = {}
         try:
             for allow, text, pointer in devices.v1_writes(rules, current):
@@ -285,10 +285,6 @@ class V1Manager(Manager):
         except OSError as exc:
             if exc.errno != ENOENT:
                 raise files.write_error(exc, "freezer.state", "THAWED", None) from None
-
-    def frozen(self) -> bool:
-        place = self._place("freezer")
-        return place is not None and _state(place.leaf) == "FROZEN"
 
     def forbid_forks(self) -> None:
         place = self._place("pids")

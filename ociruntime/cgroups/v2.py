@@ -226,7 +226,9 @@ class V2Manager(Manager):
                 raise errors.Error(f"--cgroup {subs[0]}: not below the container's cgroup")
             if not files.exists(f"{self._mount}{path}/cgroup.procs"):
                 raise errors.Error(f"--cgroup: {self._mount}{path}: no such file or directory")
-        elif init_pid and (files.read_or_none(self._leaf + "/cgroup.subtree_control") or "").strip():
+        elif (
+            init_pid and (files.read_or_none(self._leaf + "/cgroup.subtree_control") or "").strip()
+        ):
             # a manager of sub-cgroups runs in the container; its cgroup itself may hold no process any more
             own = dict(hierarchy.membership(init_pid)).get("", "")
             if own.startswith(path + "/"):
@@ -246,9 +248,7 @@ class V2Manager(Manager):
             self.set_devices((resources or {}).get("devices") or ())
         return warnings
 
-    def apply_limits(
-        self, resources: Mapping[str, Any], update: bool, warnings: list[str]
-    ) -> None:
+    def apply_limits(self, resources: Mapping[str, Any], update: bool, warnings: list[str]) -> None:
         """All of the resources but the devices."""
         from ociruntime.cgroups.resources import v2_writes
 
@@ -348,9 +348,6 @@ class V2Manager(Manager):
             files.write(self._leaf + "/cgroup.freeze", value)
         except OSError as exc:
             raise files.write_error(exc, "cgroup.freeze", value, None) from None
-
-    def frozen(self) -> bool:
-        return _event(self._leaf, "frozen") == 1
 
     def forbid_forks(self) -> None:
         try:

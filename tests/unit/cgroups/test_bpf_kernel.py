@@ -17,8 +17,8 @@ from ociruntime.cgroups import bpf, devices
 from ociruntime.cgroups.v2 import V2Manager
 
 sys.path.insert(0, str(Path(__file__).parent))
-import bpfvm
-from test_devices import ALLOW_ALL, DENY_ALL, random_rules, rule, whole
+import cgroup_bpf
+from cgroup_rules import ALLOW_ALL, DENY_ALL, random_rules, rule, whole
 
 pytestmark = pytest.mark.root
 
@@ -32,7 +32,7 @@ def cgroup2() -> str:
 
 def need_bpf() -> None:
     try:
-        os.close(bpfvm.load(bpf.program([])))
+        os.close(cgroup_bpf.load(bpf.program([])))
     except OSError as exc:
         if exc.errno in (errno.EPERM, errno.ENOSYS):
             pytest.skip(f"bpf(2) not permitted here: {exc.strerror}")
@@ -68,7 +68,11 @@ def in_cgroup(manager: V2Manager, action: Callable[[], None]) -> int:
 
 def set_devices(manager: V2Manager, rules: list[Any], *, update: bool = False) -> None:
     manager.set_devices(
-        rules, update=update, load=bpfvm.load, attach=bpfvm.attach, attached=bpfvm.attached
+        rules,
+        update=update,
+        load=cgroup_bpf.load,
+        attach=cgroup_bpf.attach,
+        attached=cgroup_bpf.attached,
     )
 
 
@@ -80,10 +84,10 @@ def test_verifier_accepts_every_program() -> None:
     need_bpf()
     rand = random.Random(3)
     for _ in range(200):
-        os.close(bpfvm.load(bpf.program(whole(random_rules(rand)))))
-    os.close(bpfvm.load(bpf.program(whole([rule(True, "c", 4294967295, 0, "r")]))))
+        os.close(cgroup_bpf.load(bpf.program(whole(random_rules(rand)))))
+    os.close(cgroup_bpf.load(bpf.program(whole([rule(True, "c", 4294967295, 0, "r")]))))
     os.close(
-        bpfvm.load(bpf.program(whole([rule(True, "c", 10, n, "rw") for n in range(200)])))
+        cgroup_bpf.load(bpf.program(whole([rule(True, "c", 10, n, "rw") for n in range(200)])))
     )
 
 
@@ -110,7 +114,7 @@ def test_update_replaces_the_program(manager: V2Manager, tmp_path: Path) -> None
     assert in_cgroup(manager, opener(node, os.O_RDONLY)) != errno.EPERM
     fd = os.open(manager.mount_facts()[0][1] + manager.path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        assert len(bpfvm.ids(fd)) == 1
+        assert len(cgroup_bpf.ids(fd)) == 1
     finally:
         os.close(fd)
 

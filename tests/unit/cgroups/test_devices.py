@@ -14,21 +14,11 @@ from ociruntime import errors
 from ociruntime.cgroups import bpf, devices
 
 sys.path.insert(0, str(Path(__file__).parent))
-import bpfvm
+import cgroup_bpf
+from cgroup_rules import ALLOW_ALL, DENY_ALL, random_rules, rule, whole
 
-DENY_ALL = {"allow": False, "access": "rwm"}
-ALLOW_ALL = {"allow": True, "access": "rwm"}
 TYPES = {"b": 1, "c": 2}
 BITS = {"m": 1, "r": 2, "w": 4}
-
-
-def rule(allow: bool, kind: str, major: int | None, minor: int | None, access: str) -> Any:
-    out: dict[str, Any] = {"allow": allow, "type": kind, "access": access}
-    if major is not None:
-        out["major"] = major
-    if minor is not None:
-        out["minor"] = minor
-    return out
 
 
 def meaning(rules: list[devices.Rule], kind: str, major: int, minor: int, letter: str) -> bool:
@@ -56,11 +46,7 @@ def v1_meaning(state: devices.Access, kind: str, major: int, minor: int, letter:
 
 def ask(program: bytes, kind: str, major: int, minor: int, access: str) -> bool:
     bits = sum(BITS[letter] for letter in access)
-    return bool(bpfvm.run(program, TYPES[kind], bits, major, minor))
-
-
-def whole(rules: list[Any]) -> list[devices.Rule]:
-    return [*devices.parse_rules(rules), *devices.DEFAULT_RULES]
+    return bool(cgroup_bpf.run(program, TYPES[kind], bits, major, minor))
 
 
 def test_parse(subtests: SubTests) -> None:
@@ -165,7 +151,9 @@ def test_allowed_but_for_exceptions(subtests: SubTests) -> None:
 
 
 def test_v1_fresh() -> None:
-    writes = devices.v1_writes([DENY_ALL, rule(True, "c", 10, 229, "rw"), rule(True, "c", 1, 3, "r")])
+    writes = devices.v1_writes(
+        [DENY_ALL, rule(True, "c", 10, 229, "rw"), rule(True, "c", 1, 3, "r")]
+    )
     assert writes[0] == (False, "a", "")
     assert (True, "c 10:229 rw", "/linux/resources/devices/1") in writes
     assert [text for _, text, _ in writes].count("c 1:3 rwm") == 1
@@ -182,7 +170,10 @@ def test_v1_hole_is_an_error(subtests: SubTests) -> None:
         [ALLOW_ALL, rule(False, "b", 8, None, "rwm"), rule(True, "b", 8, 1, "r")],
     ]
     for rules in holes:
-        with subtests.test(rules=rules), pytest.raises(errors.Error, match="out of the broader") as e:
+        with (
+            subtests.test(rules=rules),
+            pytest.raises(errors.Error, match="out of the broader") as e,
+        ):
             devices.target(rules)
         assert e.value.pointer == f"/linux/resources/devices/{len(rules) - 1}"
     fine = [
@@ -211,25 +202,6 @@ def test_v1_update_has_no_gap(subtests: SubTests) -> None:
         assert devices.v1_writes([DENY_ALL], devices.parse_v1_list(listing)) == []
     with subtests.test("from everything allowed"):
         assert devices.v1_writes([DENY_ALL], devices.parse_v1_list("a *:* rwm\n"))[0][1] == "a"
-
-
-def random_rules(rand: random.Random) -> list[Any]:
-    out = []
-    for _ in range(rand.randrange(7)):
-        kind = rand.choice("aabbcc")
-        if kind == "a" and rand.random() < 0.6:
-            out.append({"allow": rand.random() < 0.4, "access": "rwm"})
-            continue
-        out.append(
-            rule(
-                rand.random() < 0.6,
-                kind,
-                rand.choice([None, 1, 5, 10]),
-                rand.choice([None, 0, 3, 5]),
-                "".join(rand.sample("rwm", rand.randint(1, 3))),
-            )
-        )
-    return out
 
 
 def test_three_readings_agree() -> None:

@@ -188,9 +188,14 @@ def test_v1_depends_on_files(subtests: SubTests) -> None:
                 ("blkio", "blkio.leaf_weight_device", "8:0 400"),
             ],
         ),
-        ("no swap accounting", {"memory": {"limit": -1}}, {}, [
-            ("memory", "memory.limit_in_bytes", "-1"),
-        ]),
+        (
+            "no swap accounting",
+            {"memory": {"limit": -1}},
+            {},
+            [
+                ("memory", "memory.limit_in_bytes", "-1"),
+            ],
+        ),
         (
             "swap limit without swap accounting: left to fail",
             {"memory": {"swap": 100}},
@@ -400,14 +405,11 @@ V2_ERRORS: list[tuple[dict[str, Any], str, str]] = [
 
 def test_errors(subtests: SubTests) -> None:
     none: dict[str, str] = {}
-    for table, convert in (
-        (BOTH_ERRORS + V1_ERRORS, lambda res: v1(res, none)),
-        (BOTH_ERRORS + V2_ERRORS, lambda res: v2(res, none)),
-    ):
+    for table, convert in ((BOTH_ERRORS + V1_ERRORS, v1), (BOTH_ERRORS + V2_ERRORS, v2)):
         for res, pointer, message in table:
             with subtests.test(message, res=res):
                 with pytest.raises(errors.Error, match=message.replace("(", r"\(")) as info:
-                    convert(res)
+                    convert(res, none)
                 assert info.value.pointer == BASE + pointer
                 assert "\n" not in str(info.value)
 
@@ -455,17 +457,16 @@ def test_update_of_swap_alone() -> None:
 
 def test_check_before_update(subtests: SubTests) -> None:
     res = {"memory": {"limit": 100, "checkBeforeUpdate": True}}
-    usage1, usage2 = {"memory.usage_in_bytes": "101\n"}, {"memory.current": "101\n"}
-    for name, call in (("v1", lambda: v1(res, usage1, update=True)),
-                       ("v2", lambda: v2(res, usage2, update=True))):
+    usage = {"memory.usage_in_bytes": "101\n", "memory.current": "101\n"}
+    for name, convert in (("v1", v1), ("v2", v2)):
         with subtests.test(name), pytest.raises(errors.Error, match="below the current usage 101"):
-            call()
+            convert(res, usage, update=True)
     with subtests.test("equal is fine"):
         assert v2(res, {"memory.current": "100\n"}, update=True) == [("memory.max", "100")]
     with subtests.test("not asked"):
-        assert v2({"memory": {"limit": 100}}, usage2, update=True) == [("memory.max", "100")]
+        assert v2({"memory": {"limit": 100}}, usage, update=True) == [("memory.max", "100")]
     with subtests.test("not in create"):
-        assert v2(res, usage2) == [("memory.max", "100")]
+        assert v2(res, usage) == [("memory.max", "100")]
 
 
 def test_kernel_memory_warns(subtests: SubTests) -> None:

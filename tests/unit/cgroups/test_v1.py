@@ -19,10 +19,9 @@ from pytest_subtests import SubTests
 from ociruntime import cgroups, errors
 from ociruntime.cgroups import hierarchy, tree
 from ociruntime.cgroups.base import Manager
-from ociruntime.cgroups.v1 import V1Manager
 
 sys.path.insert(0, str(Path(__file__).parent))
-import kit
+import cgroup_kit as kit
 
 pytestmark = [
     pytest.mark.root,
@@ -43,9 +42,7 @@ def leaf(manager: Manager, controller: str) -> str:
 
 
 def value(manager: Manager, file: str) -> str:
-    controller = file.partition(".")[0]
-    controller = "cpu" if controller == "cpu" else controller
-    return Path(leaf(manager, controller), file).read_text().strip()
+    return Path(leaf(manager, file.partition(".")[0]), file).read_text().strip()
 
 
 def everywhere(path: str) -> list[str]:
@@ -258,11 +255,18 @@ def test_errors_name_value_file_and_property(manager: Manager, subtests: SubTest
 
 
 def test_limit_below_usage_says_so(manager: Manager) -> None:
-    pid = kit.sleeper(lambda: (manager.attach(os.getpid()), bytearray(8 << 20))[0])
-    os.kill(pid, 0)
+    held: list[bytearray] = []
+
+    def join_and_use() -> None:
+        manager.attach(os.getpid())
+        held.append(bytearray(8 << 20))
+
+    pid = kit.sleeper(join_and_use)
     used = int(value(manager, "memory.usage_in_bytes"))
+    limit = {"memory": {"limit": used // 2, "checkBeforeUpdate": True}}
     with pytest.raises(errors.Error, match="below the current usage"):
-        manager.apply({"memory": {"limit": max(used // 2, 1), "checkBeforeUpdate": True}}, update=True)
+        manager.apply(limit, update=True)
+    kit.discard(pid)
 
 
 def test_devices(manager: Manager, tmp_path: Path) -> None:
@@ -472,21 +476,14 @@ def test_unified_folder_takes_limits_of_its_controllers() -> None:
 
 
 def test_oom_kill_is_counted(manager: Manager) -> None:
-    assert isinstance(manager, V1Manager)
     manager.apply({"memory": {"limit": 8 << 20, "swap": 8 << 20}})
-
-    def join() -> None:
-        for fd in fds:
-            os.write(fd, b"0")
-
     fds = manager.open_for_join()
     pid = os.fork()
     if pid == 0:
-        join()
-        blob = []
-        for _ in range(64):
-            blob.append(bytearray(os.urandom(1 << 20)))
-        os._exit(0)
+        for fd in fds:
+            os.write(fd, b"0")
+        held = [bytearray(os.urandom(1 << 20)) for _ in range(64)]
+        os._exit(len(held))
     for fd in fds:
         os.close(fd)
     assert kit.end(pid) == -signal.SIGKILL

@@ -20,7 +20,7 @@ from ociruntime.cgroups import files, hierarchy, v2
 from ociruntime.cgroups.v2 import V2Manager
 
 sys.path.insert(0, str(Path(__file__).parent))
-import kit
+import cgroup_kit as kit
 
 CONTROLLERS = "cpuset cpu io memory hugetlb pids rdma"
 
@@ -222,8 +222,11 @@ def test_delegation(tree: Tree, monkeypatch: pytest.MonkeyPatch, subtests: SubTe
             os.chown(path, 0, 7)
 
     for name, content, given in (
-        ("the kernel's list", "cgroup.procs\nmemory.oom.group\ncgroup.not.there\n",
-         {"", "cgroup.procs", "memory.oom.group"}),
+        (
+            "the kernel's list",
+            "cgroup.procs\nmemory.oom.group\ncgroup.not.there\n",
+            {"", "cgroup.procs", "memory.oom.group"},
+        ),
         ("no list", None, {"", "cgroup.procs", "cgroup.threads"}),
     ):
         with subtests.test(name):
@@ -305,9 +308,7 @@ def test_stats(tree: Tree) -> None:
         "throttledPeriods": 4,
         "throttledTime": 6000,
     }
-    assert got["cpu"]["psi"] == {
-        "some": {"avg10": 1.5, "avg60": 0.0, "avg300": 0.0, "total": 77}
-    }
+    assert got["cpu"]["psi"] == {"some": {"avg10": 1.5, "avg60": 0.0, "avg300": 0.0, "total": 77}}
     assert got["cpuset"] == {"cpus": [0, 1, 2, 5], "mems": [0]}
     memory = got["memory"]
     assert memory["usage"] == {"limit": 2**64 - 1, "usage": 1000, "max": 2000, "failcnt": 9}
