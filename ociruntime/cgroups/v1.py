@@ -215,7 +215,7 @@ class V1Manager(Manager):
         place = self._unified()
         assert place is not None
         manager = V2Manager(place.mount, self.path, 0, self.rootless)
-        manager.enable(manager.needed(resources))
+        manager.enable(manager.needed(resources), every=False)
         manager.apply_limits(resources, update, warnings)
 
     def set_devices(self, rules: Sequence[Mapping[str, Any]], *, update: bool = False) -> None:

@@ -128,12 +128,13 @@ class V2Manager(Manager):
                 out[controller] = pointer
         return out
 
-    def enable(self, needed: Mapping[str, str]) -> None:
-        """Enable every controller from the root down to the leaf; only one in ``needed`` must not be missing."""
+    def enable(self, needed: Mapping[str, str], *, every: bool = True) -> None:
+        """Enable controllers from the root down to the leaf: those in ``needed``, which must not be missing, or with
+        ``every`` all that there are (for the figures that they keep)."""
         place = self._mount
         for part in self.path.split("/")[1:]:
             try:
-                self._enable_at(place, needed)
+                self._enable_at(place, needed, every)
             except OSError as exc:
                 if needed and not self.tolerates(exc):
                     raise errors.from_os(
@@ -143,11 +144,11 @@ class V2Manager(Manager):
                     ) from None
             place += "/" + part
 
-    def _enable_at(self, place: str, needed: Mapping[str, str]) -> None:
+    def _enable_at(self, place: str, needed: Mapping[str, str], every: bool) -> None:
         """Children of ``place`` get its controllers (cgroup-v2.rst "Enabling and Disabling")."""
         have = files.read(place + "/cgroup.controllers").split()
         on = files.read(place + "/cgroup.subtree_control").split()
-        missing = [name for name in have if name not in on]
+        missing = [name for name in have if name not in on and (every or name in needed)]
         if not missing:
             return
         name = place + "/cgroup.subtree_control"

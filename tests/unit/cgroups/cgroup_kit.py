@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 
 TIMEOUT = 10.0
+
+
+@contextlib.contextmanager
+def cgroup2() -> Iterator[str]:
+    """The mount point of a cgroup2 tree, whose root is left with the controllers enabled that it had."""
+    for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        if os.path.exists(mount + "/cgroup.controllers"):
+            break
+    else:
+        pytest.skip("no cgroup2 mounted")
+    control = Path(mount, "cgroup.subtree_control")
+    before = control.read_text().split()
+    try:
+        yield mount
+    finally:
+        new = [name for name in control.read_text().split() if name not in before]
+        if new:
+            control.write_text(" ".join("-" + name for name in new))
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

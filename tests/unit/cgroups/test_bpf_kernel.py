@@ -18,16 +18,10 @@ from ociruntime.cgroups.v2 import V2Manager
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cgroup_bpf
+import cgroup_kit as kit
 from cgroup_rules import ALLOW_ALL, DENY_ALL, random_rules, rule, whole
 
 pytestmark = pytest.mark.root
-
-
-def cgroup2() -> str:
-    for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        if os.path.exists(mount + "/cgroup.controllers"):
-            return mount
-    pytest.skip("no cgroup2 mounted")
 
 
 def need_bpf() -> None:
@@ -41,13 +35,13 @@ def need_bpf() -> None:
 
 @pytest.fixture
 def manager() -> Iterator[V2Manager]:
-    mount = cgroup2()
     need_bpf()
-    made = V2Manager(mount, f"/ociruntime-test-{os.getpid()}-bpf", 0, False)
-    made.create()
-    yield made
-    made.kill_all()
-    made.delete()
+    with kit.cgroup2() as mount:
+        made = V2Manager(mount, f"/ociruntime-test-{os.getpid()}-bpf", 0, False)
+        made.create()
+        yield made
+        made.kill_all()
+        made.delete()
 
 
 def in_cgroup(manager: V2Manager, action: Callable[[], None]) -> int:

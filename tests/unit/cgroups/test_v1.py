@@ -459,20 +459,17 @@ def test_unified_folder_takes_limits_of_its_controllers() -> None:
     controllers = Path(places[""], "cgroup.controllers").read_text().split()
     if "hugetlb" not in controllers:
         pytest.skip("no hugetlb controller")
-    control = Path(places[""], "cgroup.subtree_control")
-    before = control.read_text().split()
-    manager = cgroups.manager("cgroupfs", _PARENT, "x")
-    manager.create()
-    try:
-        manager.apply({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]})
-        assert Path(places[""] + _PARENT, "hugetlb.2MB.max").read_text().strip() == str(4 << 20)
-        assert manager.stats()["hugetlb"]["2MB"]["usage"] == 0
-        with pytest.raises(errors.Error, match="3MB is not available"):
-            manager.apply({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]})
-    finally:
-        manager.delete()
-        if "hugetlb" not in before:
-            control.write_text("-hugetlb")
+    with kit.cgroup2() as mount:
+        manager = cgroups.manager("cgroupfs", _PARENT, "x")
+        manager.create()
+        try:
+            manager.apply({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]})
+            assert Path(mount + _PARENT, "hugetlb.2MB.max").read_text().strip() == str(4 << 20)
+            assert manager.stats()["hugetlb"]["2MB"]["usage"] == 0
+            with pytest.raises(errors.Error, match="3MB is not available"):
+                manager.apply({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]})
+        finally:
+            manager.delete()
 
 
 def test_oom_kill_is_counted(manager: Manager) -> None:
