@@ -32,12 +32,14 @@ def _own_namespace(ctx: Context) -> bool:
     return "cgroup" in ctx.namespaces
 
 
-def _directory(ctx: Context, name: str, place: str, path: str) -> str:
-    """Host directory of the container's cgroup in one hierarchy."""
-    known = ctx.options.cgroup_dirs.get(name)
-    if known is not None:
-        return known
-    return place if path == "/" else place + path
+def _directories(ctx: Context, name: str, place: str, path: str) -> tuple[str, str]:
+    """Host directory of the container's cgroup in one hierarchy, and where it may be in its stead.
+
+    An ordinary user cannot always make a cgroup: the container is then in that of the runtime.
+    """
+    inherited = place if path == "/" else place + path
+    own = ctx.options.cgroup_dirs.get(name, inherited)
+    return own, inherited if ctx.facts.euid or ctx.facts.in_userns else own
 
 
 def _unified(ctx: Context, origin: str, destination: str, options: Options) -> None:
@@ -45,7 +47,7 @@ def _unified(ctx: Context, origin: str, destination: str, options: Options) -> N
     plan = ctx.plan
     tree = plan.slot()
     name, place, _, path = ctx.facts.cgroup_mounts[0]
-    source = _directory(ctx, name, place, path) if _own_namespace(ctx) else place
+    source = _directories(ctx, name, place, path)[1] if _own_namespace(ctx) else place
     allowed_errors = ops.errno_set(words.EPERM, words.EBUSY)
     plan.add(
         origin,
@@ -88,7 +90,20 @@ def _hierarchies(ctx: Context, origin: str, destination: str, options: Options) 
                 flags=flags,
                 errnos=errnos,
             )
-        plan.add(origin, ops.TREE, tree, ops.NONE, _directory(ctx, name, place, path), 0, 0)
+        source, other = _directories(ctx, name, place, path)
+        if not own and source != other:
+            plan.add(
+                origin,
+                ops.TREE,
+                tree,
+                ops.NONE,
+                source,
+                0,
+                0,
+                flags=ops.F_ALT,
+                errnos=words.ENOENT,
+            )
+        plan.add(origin, ops.TREE, tree, ops.NONE, other, 0, 0)
         plan.add(
             origin, ops.ATTACH, tree, ctx.root, f"{destination}/{name}", ops.TARGET_DIR, 0, ops.NONE
         )

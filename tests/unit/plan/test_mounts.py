@@ -390,6 +390,14 @@ class TestCgroup:
         assert operations[1][1][2] == source
         assert operations[2][1][1] == mo.RDONLY, "the bind in its stead is read-only as well"
 
+    def test_ordinary_user_without_a_cgroup(self) -> None:
+        plan = self.plan(euid=1000, privileged=False)
+        trees = [(flags, errnos, a[2]) for code, flags, errnos, a in plan.ops if code == ops.TREE]
+        assert trees[:2] == [
+            (ops.F_ALT, words.ENOENT, "/sys/fs/cgroup/cpu,cpuacct/demo"),
+            (0, 0, "/sys/fs/cgroup/cpu,cpuacct/me"),
+        ]
+
     def test_none(self) -> None:
         plan = self.plan(cgroup_mode="none", cgroup_mounts=[])
         assert own(plan) == []
