@@ -44,7 +44,7 @@ def manager(
         from ociruntime.cgroups.disabled import DisabledManager
 
         return DisabledManager("the cgroup manager is disabled", chosen=True)
-    if kind != "cgroupfs" and kind != "systemd":
+    if kind != "cgroupfs":
         raise errors.Error(f"unknown cgroup manager {kind!r}")
     place = tree.clean_path(path or container_id)
     if place == "/":

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 ROOT = "/sys/fs/cgroup"
 UNIFIED = "unified"  # the name under which a cgroup2 tree beside v1 hierarchies goes
 
+_found: tuple[str, Membership] | None = None  # one verb asks several times
+
 
 def membership(pid: int | None = None, proc: str = "/proc") -> Membership:
     """(controllers, path) of a process in every hierarchy; ``""`` stands for cgroup2.
@@ -33,8 +35,17 @@ def survey(root: str = ROOT, proc: str = "/proc") -> tuple[str, Membership]:
     """The mode of the host, and (controllers, mount point) of each of its mounted hierarchies.
 
     ``v2``; ``v1``; ``hybrid``: v1 with a cgroup2 tree, ``""``, beside it; ``none``. A hierarchy that is
-    mounted nowhere is left out: its controllers are not available.
+    mounted nowhere is left out: its controllers are not available. The answer about the real host is kept.
     """
+    global _found
+    if root != ROOT or proc != "/proc":
+        return _survey(root, proc)
+    if _found is None:
+        _found = _survey(root, proc)
+    return _found
+
+
+def _survey(root: str, proc: str) -> tuple[str, Membership]:
     if files.exists(root + "/cgroup.controllers"):
         return "v2", [("", root)]
     try:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from ociruntime import errors
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 
 def parse_systemd_path(path: str, container_id: str, *, user: bool = False) -> tuple[str, str, str]:
     """linux.cgroupsPath ``slice:prefix:name`` → (slice, unit, cgroup path from the root of the hierarchy).
@@ -54,7 +58,7 @@ def expand_slice(name: str) -> str:
     return path
 
 
-def manager(path: str, container_id: str) -> None:
+def manager(path: str, container_id: str) -> NoReturn:
     """Check the path, then say that the driver is not there."""
     parse_systemd_path(path, container_id)
     raise errors.Error("systemd cgroup driver not available yet", hint="leave --systemd-cgroup out")
