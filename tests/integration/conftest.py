@@ -49,7 +49,10 @@ def machine() -> Iterator[None]:
     become_subreaper()
     controllers = None
     if _kind(runtime_path()) == "crun":
-        controllers = hostlib.AllControllersOnV1()
+        try:
+            controllers = hostlib.AllControllersOnV1()
+        except hostlib.Busy as error:
+            pytest.skip(f"crun needs all controllers on cgroup v1: {error}")
     yield
     if controllers:
         controllers.give_back()

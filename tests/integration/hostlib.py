@@ -31,6 +31,10 @@ def private_mount_namespace() -> None:
     _check(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
 
 
+class Busy(Exception):
+    """A controller cannot be moved: other cgroups use it."""
+
+
 class AllControllersOnV1:
     """Every controller on a v1 hierarchy while it lasts.
 
@@ -76,11 +80,11 @@ class AllControllersOnV1:
 def _mount_v1(controller: str, path: Path) -> None:
     """Mount a v1 hierarchy; it is busy until the last cgroup of the other kind is really gone."""
     command = ["mount", "-t", "cgroup", "-o", controller, "cgroup", str(path)]
-    for _ in range(50):
+    for _ in range(100):
         if subprocess.run(command, capture_output=True, check=False).returncode == 0:
             return
         time.sleep(0.2)
-    subprocess.run(command, check=True)
+    raise Busy(f"{controller} is in use on another hierarchy")
 
 
 def _freed(controller: str) -> bool:
