@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -194,7 +194,7 @@ def test_source_that_cannot_be_used(error: int, text: str) -> None:
 
 
 class TestIdMap:
-    OTHER = [{"containerID": 0, "hostID": 7, "size": 1}]
+    OTHER: ClassVar = [{"containerID": 0, "hostID": 7, "size": 1}]
 
     def request(self, *args: Any, **more: Any) -> Any:
         return made(mount("/v", "", "/src", "bind", *args, **more), users=True).binds[0][8]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -429,7 +429,12 @@ def test_no_terminal() -> None:
 
 
 class TestExec:
-    PROGRAM: dict[str, Any] = {"user": {"uid": 1, "gid": 2}, "args": ["id"], "cwd": "/", "env": []}
+    PROGRAM: ClassVar[dict[str, Any]] = {
+        "user": {"uid": 1, "gid": 2},
+        "args": ["id"],
+        "cwd": "/",
+        "env": [],
+    }
 
     def plan(self, program: dict[str, Any] | None = None, **chosen: Any) -> Plan:
         chosen.setdefault("namespaces", words.NEWNS | words.NEWPID)
@@ -499,7 +504,7 @@ class TestExec:
 
 
 class TestHook:
-    HOOK: dict[str, Any] = {"path": "/bin/hook"}
+    HOOK: ClassVar[dict[str, Any]] = {"path": "/bin/hook"}
 
     def plan(
         self, hook: dict[str, Any], inside: bool, joined: int = words.NEWNS | words.NEWPID
