@@ -53,14 +53,13 @@ class Peer:
         Measured from a small process: a child's ru_maxrss begins with what its parent had.
         """
         with tempfile.NamedTemporaryFile("r") as out:
-            argv = ["busybox", "time", "-v", "-o", out.name, *self.argv(*args)]
+            argv = ["/usr/bin/time", "-f", "%M", "-o", out.name, *self.argv(*args)]
             done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            match = re.search(r"Maximum resident set size \(kbytes\): (\d+)", out.read())
-        if done.returncode != 0 or match is None:
-            raise CommandFailed(f"{' '.join(argv)}: status {done.returncode}")
-        return float(match.group(1))
+            if done.returncode != 0:
+                raise CommandFailed(f"{' '.join(argv)}: status {done.returncode}")
+            return float(out.read())
 
     def quiet(self, *args: str, stderr: int = subprocess.DEVNULL) -> int:
         """Run one verb, not timed; returns the exit status."""
