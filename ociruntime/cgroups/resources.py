@@ -10,7 +10,6 @@ In an update (runc's ``update``, engines 1.17) 0 and absent mean "leave".
 from __future__ import annotations
 
 from ociruntime import errors
-from ociruntime.cgroups.resources_io import hugetlb_writes, rdma_writes, v1_blkio, v2_io
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,8 +113,12 @@ def v1_writes(
     if limit is not None:
         out.append(("pids", "pids.max", _limit(limit), BASE + "/pids/limit"))
     if resources.get("blockIO"):
+        from ociruntime.cgroups.resources_io import v1_blkio
+
         v1_blkio(resources["blockIO"], read, out)
     if resources.get("hugepageLimits"):
+        from ociruntime.cgroups.resources_io import hugetlb_writes
+
         for name, value, pointer in hugetlb_writes(
             resources["hugepageLimits"], lambda name: read("hugetlb", name), "limit_in_bytes"
         ):
@@ -132,6 +135,8 @@ def v1_writes(
                 raise fail(f"invalid interface name {item['name']!r}", pointer + "/name")
             out.append(("net_prio", "net_prio.ifpriomap", value, pointer))
     if resources.get("rdma"):
+        from ociruntime.cgroups.resources_io import rdma_writes
+
         out += [("rdma", *write) for write in rdma_writes(resources["rdma"])]
     return out
 
@@ -275,8 +280,12 @@ def v2_writes(
     if limit is not None:
         out.append(("pids.max", _limit(limit), BASE + "/pids/limit"))
     if resources.get("blockIO"):
+        from ociruntime.cgroups.resources_io import v2_io
+
         v2_io(resources["blockIO"], read, out)
     if resources.get("hugepageLimits"):
+        from ociruntime.cgroups.resources_io import hugetlb_writes
+
         out += hugetlb_writes(resources["hugepageLimits"], read, "max")
     network = resources.get("network")
     if network:
@@ -284,6 +293,8 @@ def v2_writes(
             if network.get(key):
                 raise fail(f"network.{key} needs cgroup v1", f"{BASE}/network/{key}")
     if resources.get("rdma"):
+        from ociruntime.cgroups.resources_io import rdma_writes
+
         out += rdma_writes(resources["rdma"])
     if resources.get("unified"):
         _unified(resources["unified"], out)

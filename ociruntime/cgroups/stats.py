@@ -6,6 +6,7 @@ there leave their part out or at zero.
 
 from __future__ import annotations
 
+import posix
 from typing import Any
 
 from ociruntime.cgroups import files
@@ -32,9 +33,9 @@ def _table(path: str) -> dict[str, int]:
     return out
 
 
-def _ticks(nanoseconds_of: dict[str, int], key: str) -> int:
-    """cpuacct.stat counts in USER_HZ, which is 100 for every user-space interface of Linux."""
-    return nanoseconds_of.get(key, 0) * 10_000_000
+def _ticks(stat: dict[str, int], key: str) -> int:
+    """cpuacct.stat counts in USER_HZ, 100 a second on our architectures; here in nanoseconds."""
+    return stat.get(key, 0) * 10_000_000
 
 
 def _list(path: str) -> list[int]:
@@ -81,12 +82,12 @@ def v1(leaves: dict[str, str]) -> dict[str, Any]:
         "memory": _v1_memory(leaves["memory"]) if "memory" in leaves else {},
         "pids": _pids(leaves["pids"]) if "pids" in leaves else {},
         "blkio": _v1_blkio(leaves["blkio"]) if "blkio" in leaves else {},
-        "hugetlb": _hugetlb(leaves["hugetlb"], "v1") if "hugetlb" in leaves else {},
+        "hugetlb": _hugetlb(leaves["hugetlb"], v2=False) if "hugetlb" in leaves else {},
         "intel_rdt": {},
         "network_interfaces": None,
     }
     if "hugetlb" not in leaves and "" in leaves:
-        out["hugetlb"] = _hugetlb(leaves[""], "v2")
+        out["hugetlb"] = _hugetlb(leaves[""], v2=True)
     return out
 
 
@@ -119,6 +120,7 @@ def _v1_cpuset(leaf: str) -> dict[str, Any]:
         "cpu_exclusive",
         "mem_hardwall",
         "mem_exclusive",
+        "memory_migrate",
         "memory_spread_page",
         "memory_spread_slab",
         "memory_pressure",
@@ -126,7 +128,6 @@ def _v1_cpuset(leaf: str) -> dict[str, Any]:
         "sched_relax_domain_level",
     ):
         out[key] = _number(f"{leaf}/cpuset.{key}")
-    out["memory_migrate"] = _number(leaf + "/cpuset.memory_migrate")
     return out
 
 
@@ -215,33 +216,24 @@ def _blkio_rows(path: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _hugetlb(leaf: str, mode: str) -> dict[str, dict[str, int]]:
+def _hugetlb(leaf: str, *, v2: bool) -> dict[str, dict[str, int]]:
     """By page size. Sizes are found by their files."""
-    import posix
-
-    usage, peak, failures = (
-        ("usage_in_bytes", "max_usage_in_bytes", "failcnt")
-        if mode == "v1"
-        else ("current", "", "events")
-    )
-    out = {}
+    suffix = ".current" if v2 else ".usage_in_bytes"
     try:
         names = posix.listdir(leaf)
     except OSError:
         return {}
+    out = {}
     for name in names:
-        words = name.split(".")
-        if len(words) != 3 or words[0] != "hugetlb" or words[2] != usage:
+        if not name.startswith("hugetlb.") or not name.endswith(suffix) or ".rsvd." in name:
             continue
-        prefix = f"{leaf}/hugetlb.{words[1]}."
-        fails = (
-            _number(prefix + failures) if mode == "v1" else _table(prefix + failures).get("max", 0)
-        )
-        out[words[1]] = {
-            "usage": _number(prefix + usage),
-            "max": _number(prefix + peak) if peak else 0,
-            "failcnt": fails,
-        }
+        prefix = f"{leaf}/{name.removesuffix(suffix)}"
+        if v2:
+            peak, failures = 0, _table(prefix + ".events").get("max", 0)
+        else:
+            peak, failures = _number(prefix + ".max_usage_in_bytes"), _number(prefix + ".failcnt")
+        size = name.removesuffix(suffix).removeprefix("hugetlb.")
+        out[size] = {"usage": _number(prefix + suffix), "max": peak, "failcnt": failures}
     return out
 
 
@@ -256,7 +248,7 @@ def v2(leaf: str) -> dict[str, Any]:
         "memory": _v2_memory(leaf),
         "pids": _pids(leaf),
         "blkio": _v2_io(leaf),
-        "hugetlb": _hugetlb(leaf, "v2"),
+        "hugetlb": _hugetlb(leaf, v2=True),
         "intel_rdt": {},
         "network_interfaces": None,
     }

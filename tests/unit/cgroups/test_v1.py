@@ -487,6 +487,42 @@ def test_oom_kill_is_counted(manager: Manager) -> None:
     assert manager.oom_kills() == 1
 
 
+def test_ordinary_user_gets_no_cgroup(subtests: SubTests) -> None:
+    """Rootless: lacking permission is tolerated until something needs the cgroup."""
+
+    def told(rootless: bool | None) -> str:
+        manager = cgroups.manager("cgroupfs", _PARENT, "x", rootless=rootless)
+        manager.create({})
+        if manager.to_state()["at"] or manager.apply(None) or manager.open_for_join():
+            return "made something"
+        manager.attach(os.getpid())
+        manager.apply({"pids": {"limit": 5}})
+        return "no error"
+
+    for rootless, expected in (
+        (None, "cannot set pids.max: the container has no pids cgroup"),
+        (True, "cannot set pids.max: the container has no pids cgroup"),
+        (False, f"cgroup: mkdir {hierarchy.survey()[1][0][1]}{_PARENT}: permission denied"),
+    ):
+        with subtests.test(rootless=rootless):
+            reader, writer = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    os.setresgid(65534, 65534, 65534)
+                    os.setresuid(65534, 65534, 65534)
+                    text = told(rootless)
+                except errors.Error as exc:
+                    text = str(exc)
+                os.write(writer, text.encode())
+                os._exit(0)
+            os.close(writer)
+            kit.end(pid)
+            assert os.read(reader, 1000).decode() == expected
+            os.close(reader)
+    assert everywhere(_PARENT) == []
+
+
 def test_stats(manager: Manager) -> None:
     manager.apply({"memory": {"limit": 64 << 20}, "pids": {"limit": 7}})
     pid = kit.sleeper()
