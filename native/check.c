@@ -17,14 +17,14 @@
  *   i 32-bit number     l 64-bit number     u user or group, U the same or none     m mode
  * OP_SYSCALL has its own check.  An empty row is an unknown code. */
 static const char kinds[CODES][8] = {
-    [OP_SETNS] = "si",     [OP_UNSHARE] = "i",     [OP_CLONE] = "i",       [OP_SYNC] = "i",
-    [OP_GATE] = "s",       [OP_CHDIR] = "Sp",      [OP_FIND_EXE] = "bB",   [OP_EXEC] = "vcvcP",
-    [OP_CLOSE] = "s",      [OP_SYSCALL] = "l",     [OP_WRITE] = "spbi",    [OP_OPEN] = "dSpilii",
-    [OP_ROOT] = "dSpi",    [OP_MKDIR] = "spmUU",   [OP_MKFILE] = "spmUU",  [OP_SYMLINK] = "spp",
-    [OP_MKNOD] = "spmiUU", [OP_FSMOUNT] = "dpPvci", [OP_TREE] = "dSpil",   [OP_ATTACH] = "sspilD",
-    [OP_SETATTR] = "siiiiS", [OP_MASK] = "spss",   [OP_READONLY] = "sp",   [OP_COPYUP] = "ssp",
-    [OP_PIVOT] = "si",     [OP_IDS] = "UUBi",      [OP_CAPS] = "llllli",   [OP_LOOPBACK] = "-",
-    [OP_CONSOLE] = "dsiiUi", [OP_STDIO] = "SSU",   [OP_SECCOMP] = "bi",    [OP_HOME] = "Su",
+    [OP_SETNS] = "si",       [OP_UNSHARE] = "i",      [OP_CLONE] = "i",      [OP_SYNC] = "i",
+    [OP_GATE] = "s",         [OP_CHDIR] = "Sp",       [OP_FIND_EXE] = "bB",  [OP_EXEC] = "vcvcP",
+    [OP_CLOSE] = "s",        [OP_SYSCALL] = "l",      [OP_WRITE] = "spbi",   [OP_OPEN] = "dSpilii",
+    [OP_ROOT] = "dSpi",      [OP_MKDIR] = "spmUU",    [OP_MKFILE] = "spmUU", [OP_SYMLINK] = "spp",
+    [OP_MKNOD] = "spmiUU",   [OP_FSMOUNT] = "dpPvci", [OP_TREE] = "dSpil",   [OP_ATTACH] = "sspilD",
+    [OP_SETATTR] = "siiiiS", [OP_MASK] = "spss",      [OP_READONLY] = "sp",  [OP_COPYUP] = "ssp",
+    [OP_PIVOT] = "si",       [OP_IDS] = "UUBi",       [OP_CAPS] = "llllli",  [OP_LOOPBACK] = "-",
+    [OP_CONSOLE] = "dsiiUi", [OP_STDIO] = "SSU",      [OP_SECCOMP] = "bi",   [OP_HOME] = "Su",
 };
 
 struct check {
@@ -240,7 +240,7 @@ static int check_flags(struct check *c, int32_t index, const struct plan_op *op)
 
 /* Where GATE and EXEC may stand, and what may be the last. */
 static int check_order(struct check *c) {
-    int gated = 0, found = 0;
+    int gated = 0, found = 0, filtered = 0;
     int32_t count = (int32_t)c->head->op_count;
 
     for (int32_t i = 0; i < count; i++) {
@@ -257,6 +257,9 @@ static int check_order(struct check *c) {
             return bad(c, i, -1, "has no program");
         if (op->code == OP_GATE && alternative)
             return bad(c, i, -1, "has an alternative");
+        if (op->code == OP_HOME && filtered) /* the environment is ready by then */
+            return bad(c, i, -1, "stands after the filter");
+        filtered |= op->code == OP_SECCOMP;
         gated |= op->code == OP_GATE;
         found |= op->code == OP_FIND_EXE;
     }
@@ -312,39 +315,25 @@ int check_plan(const void *bytes, size_t length, struct plan_fault *fault) {
     return check_order(&c);
 }
 
+#define NAME(call)                                                                                                     \
+    if (number == __NR_##call)                                                                                         \
+        return #call;
+
 const char *syscall_name(uint64_t number) {
-    switch (number) {
-    case __NR_prlimit64:
-        return "prlimit64";
-    case __NR_sched_setattr:
-        return "sched_setattr";
-    case __NR_sched_setaffinity:
-        return "sched_setaffinity";
-    case __NR_setpriority:
-        return "setpriority";
-    case __NR_ioprio_set:
-        return "ioprio_set";
-    case __NR_set_mempolicy:
-        return "set_mempolicy";
-    case __NR_personality:
-        return "personality";
-    case __NR_keyctl:
-        return "keyctl";
-    case __NR_sethostname:
-        return "sethostname";
-    case __NR_setdomainname:
-        return "setdomainname";
-    case __NR_umask:
-        return "umask";
-    case __NR_mount:
-        return "mount";
-    case __NR_umount2:
-        return "umount2";
-    case __NR_prctl:
-        return "prctl";
-    case __NR_setsid:
-        return "setsid";
-    default:
-        return NULL;
-    }
+    NAME(prlimit64)
+    NAME(sched_setattr)
+    NAME(sched_setaffinity)
+    NAME(setpriority)
+    NAME(ioprio_set)
+    NAME(set_mempolicy)
+    NAME(personality)
+    NAME(keyctl)
+    NAME(sethostname)
+    NAME(setdomainname)
+    NAME(umask)
+    NAME(mount)
+    NAME(umount2)
+    NAME(prctl)
+    NAME(setsid)
+    return NULL;
 }

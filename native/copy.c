@@ -61,7 +61,8 @@ static int copy_link(int from_dir, int to_dir, const char *name, const struct st
 }
 
 static int copy_node(int to_dir, const char *name, const struct statx *about) {
-    uint32_t rdev = (about->stx_rdev_minor & 0xffu) | about->stx_rdev_major << 8 | (about->stx_rdev_minor & ~0xffu) << 12;
+    uint32_t rdev =
+        (about->stx_rdev_minor & 0xffu) | about->stx_rdev_major << 8 | (about->stx_rdev_minor & ~0xffu) << 12;
     long result = CALL(mknodat, to_dir, name, about->stx_mode, rdev);
 
     return result < 0 ? (int)result
@@ -88,8 +89,7 @@ static int copy_entry(int from_dir, int to_dir, const char *name, unsigned depth
     if (from < 0)
         return from;
     result = (int)CALL(mkdirat, to_dir, name, 0700);
-    to = result < 0 ? result
-                    : (int)CALL(openat, to_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    to = result < 0 ? result : (int)CALL(openat, to_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     result = to < 0 ? to : copy_directory(from, to, depth + 1, entries);
     if (result == 0)
         result = same_owner_and_times(to, &about);

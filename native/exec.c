@@ -8,7 +8,7 @@
 #include <linux/stat.h>
 
 #define X_OK 1
-#define PASSWD_LIMIT (10u << 20) /* bytes of /etc/passwd that are read (CVE-2026-47262) */
+#define PASSWD_LIMIT (10u << 20)     /* bytes of /etc/passwd that are read (CVE-2026-47262) */
 #define DEFAULT_PATH "/bin:/usr/bin" /* execvp(3) without PATH */
 
 /* --- arguments ----------------------------------------------------------------------------------------------- */
@@ -60,73 +60,46 @@ static int op_syscall(const struct plan_op *op) {
     return result < 0 && result > -4096 ? (int)result : 0;
 }
 
+#define RUN(CODE, function)                                                                                            \
+    case OP_##CODE:                                                                                                    \
+        return function(op);
+
 static int run(const struct plan_op *op) {
     switch (op->code) {
-    case OP_SETNS:
-        return op_setns(op);
-    case OP_UNSHARE:
-        return op_unshare(op);
-    case OP_CLONE:
-        return op_clone(op);
-    case OP_SYNC:
-        return op_sync(op);
-    case OP_GATE:
-        return op_gate(op);
-    case OP_CHDIR:
-        return op_chdir(op);
-    case OP_FIND_EXE:
-        return op_find_exe(op);
-    case OP_EXEC:
-        return op_exec(op);
+        RUN(SETNS, op_setns)
+        RUN(UNSHARE, op_unshare)
+        RUN(CLONE, op_clone)
+        RUN(SYNC, op_sync)
+        RUN(GATE, op_gate)
+        RUN(CHDIR, op_chdir)
+        RUN(FIND_EXE, op_find_exe)
+        RUN(EXEC, op_exec)
+        RUN(SYSCALL, op_syscall)
+        RUN(WRITE, op_write)
+        RUN(OPEN, op_open)
+        RUN(ROOT, op_root)
+        RUN(MKDIR, op_mkdir)
+        RUN(MKFILE, op_mkfile)
+        RUN(SYMLINK, op_symlink)
+        RUN(MKNOD, op_mknod)
+        RUN(FSMOUNT, op_fsmount)
+        RUN(TREE, op_tree)
+        RUN(ATTACH, op_attach)
+        RUN(SETATTR, op_setattr)
+        RUN(MASK, op_mask)
+        RUN(READONLY, op_readonly)
+        RUN(COPYUP, op_copyup)
+        RUN(PIVOT, op_pivot)
+        RUN(IDS, op_ids)
+        RUN(CAPS, op_caps)
+        RUN(LOOPBACK, op_loopback)
+        RUN(CONSOLE, op_console)
+        RUN(STDIO, op_stdio)
+        RUN(SECCOMP, op_seccomp)
+        RUN(HOME, op_home)
     case OP_CLOSE:
         close_slot(op->arg[0]);
         return 0;
-    case OP_SYSCALL:
-        return op_syscall(op);
-    case OP_WRITE:
-        return op_write(op);
-    case OP_OPEN:
-        return op_open(op);
-    case OP_ROOT:
-        return op_root(op);
-    case OP_MKDIR:
-        return op_mkdir(op);
-    case OP_MKFILE:
-        return op_mkfile(op);
-    case OP_SYMLINK:
-        return op_symlink(op);
-    case OP_MKNOD:
-        return op_mknod(op);
-    case OP_FSMOUNT:
-        return op_fsmount(op);
-    case OP_TREE:
-        return op_tree(op);
-    case OP_ATTACH:
-        return op_attach(op);
-    case OP_SETATTR:
-        return op_setattr(op);
-    case OP_MASK:
-        return op_mask(op);
-    case OP_READONLY:
-        return op_readonly(op);
-    case OP_COPYUP:
-        return op_copyup(op);
-    case OP_PIVOT:
-        return op_pivot(op);
-    case OP_IDS:
-        return op_ids(op);
-    case OP_CAPS:
-        return op_caps(op);
-    case OP_LOOPBACK:
-        return op_loopback(op);
-    case OP_CONSOLE:
-        return op_console(op);
-    case OP_STDIO:
-        return op_stdio(op);
-    case OP_SECCOMP:
-        return op_seccomp(op);
-    case OP_HOME:
-        return op_home(op);
     default:
         return fail(EINVAL, "check_plan", "unknown operation", NULL, NULL);
     }
@@ -272,19 +245,31 @@ static const char **pointers(const char **to, uint64_t vector, uint64_t count, c
     return to;
 }
 
-int op_exec(const struct plan_op *op) {
-    const char *path = op->arg[4] == PLAN_NONE ? m.exe : blob(op->arg[4]);
+/* All that can be done before the execve, once; OP_SECCOMP does it before the filter that may refuse it. */
+int prepare_exec(void) {
+    const struct plan_op *op = &m.ops[m.head->op_count - 1];
     size_t size = (size_t)(op->arg[1] + op->arg[3] + 3) * sizeof(char *);
-    long area = CALL(mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    const char **argv = (const char **)area, **envp;
-    int error;
+    long area;
 
+    if (op->code != OP_EXEC || m.argv != NULL)
+        return 0;
+    area = CALL(mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (area < 0 && area > -4096)
         return (int)area;
-    envp = pointers(argv, op->arg[0], op->arg[1], NULL);
-    pointers(envp, op->arg[2], op->arg[3], m.home[0] != '\0' ? m.home : NULL);
+    m.argv = (const char **)area;
+    m.envp = pointers(m.argv, op->arg[0], op->arg[1], NULL);
+    pointers(m.envp, op->arg[2], op->arg[3], m.home[0] != '\0' ? m.home : NULL);
     keep_only(m.first_fd, PLAN_MAX_SLOTS);
-    error = (int)CALL(execve, path, argv, envp);
+    return 0;
+}
+
+int op_exec(const struct plan_op *op) {
+    const char *path = op->arg[4] == PLAN_NONE ? m.exe : blob(op->arg[4]);
+    int error = prepare_exec();
+
+    if (error < 0)
+        return error;
+    error = (int)CALL(execve, path, m.argv, m.envp);
     detail(path, NULL, NULL);
     post_mortem(path, -error);
     m.call = "execve";
@@ -296,9 +281,9 @@ int op_exec(const struct plan_op *op) {
 /* The home directory in name:password:uid:gid:comment:home:shell of the first line with the uid. */
 struct passwd_reader {
     unsigned field;
-    uint64_t uid;      /* of field 2 so far; UINT64_MAX when it is no number */
+    uint64_t uid; /* of field 2 so far; UINT64_MAX when it is no number */
     unsigned digits;
-    size_t length;     /* of m.home */
+    size_t length; /* of m.home */
 };
 
 static void passwd_byte(struct passwd_reader *r, char byte) {

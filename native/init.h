@@ -12,15 +12,17 @@ struct machine {
     const struct plan_header *head;
     const struct plan_op *ops;
     const char *data;
-    uint32_t at;                 /* index of the running operation, UINT32_MAX before the first */
-    unsigned first_fd;           /* number of slot 0's descriptor */
-    int ordinary;                /* started by another user than root */
-    int astray;                  /* the last CHDIR has failed */
-    const char *call;            /* the system call that was tried last */
+    uint32_t at;                  /* index of the running operation, UINT32_MAX before the first */
+    unsigned first_fd;            /* number of slot 0's descriptor */
+    int ordinary;                 /* started by another user than root */
+    int astray;                   /* the last CHDIR has failed */
+    const char *call;             /* the system call that was tried last */
     char detail[PATH_SIZE + 512]; /* more about its failure, or empty */
-    char exe[PATH_SIZE];         /* what FIND_EXE found */
-    char home[PATH_SIZE];        /* HOME=..., or empty */
-    int slots[PLAN_MAX_SLOTS];   /* descriptors, -1 where there is none */
+    char exe[PATH_SIZE];          /* what FIND_EXE found */
+    char home[PATH_SIZE];         /* HOME=..., or empty */
+    const char **argv;            /* of EXEC, once they are prepared */
+    const char **envp;
+    int slots[PLAN_MAX_SLOTS]; /* descriptors, -1 where there is none */
 };
 extern struct machine m;
 
@@ -51,6 +53,7 @@ void close_fd(int fd);
 void run_from(uint32_t index);
 int op_find_exe(const struct plan_op *op);
 int op_home(const struct plan_op *op);
+int prepare_exec(void);
 int op_exec(const struct plan_op *op);
 
 /* path.c: everything that resolves or makes a path inside the root */

@@ -206,9 +206,8 @@ static void fd_path(char *path, int fd) {
 /* Attributes of a mount as mount(2) has them: all the flags of statfs(2) but the access times fit. */
 static unsigned long remount_flags(uint64_t have, uint64_t set, uint64_t clear) {
     static const unsigned pairs[][2] = {
-        {MOUNT_ATTR_RDONLY, MS_RDONLY},         {MOUNT_ATTR_NOSUID, MS_NOSUID},
-        {MOUNT_ATTR_NODEV, MS_NODEV},           {MOUNT_ATTR_NOEXEC, MS_NOEXEC},
-        {MOUNT_ATTR_NODIRATIME, 0x0800},        {MOUNT_ATTR_NOATIME, 0x0400},
+        {MOUNT_ATTR_RDONLY, MS_RDONLY}, {MOUNT_ATTR_NOSUID, MS_NOSUID},  {MOUNT_ATTR_NODEV, MS_NODEV},
+        {MOUNT_ATTR_NOEXEC, MS_NOEXEC}, {MOUNT_ATTR_NODIRATIME, 0x0800}, {MOUNT_ATTR_NOATIME, 0x0400},
     };
     unsigned long flags = MS_REMOUNT | MS_BIND | (have & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | 0x0c00));
 
@@ -239,8 +238,7 @@ static int set_by_mount(int fd, const struct mount_attr *attr, unsigned flags) {
     if ((attr->attr_set | attr->attr_clr) != 0) {
         result = CALL(fstatfs, fd, &about);
         if (result >= 0)
-            result = CALL(mount, 0, path, 0,
-                          remount_flags((uint64_t)about.f_flags, attr->attr_set, attr->attr_clr), 0);
+            result = CALL(mount, 0, path, 0, remount_flags((uint64_t)about.f_flags, attr->attr_set, attr->attr_clr), 0);
     }
     if (result >= 0 && attr->propagation != 0)
         result = CALL(mount, 0, path, 0, attr->propagation, 0);

@@ -12,7 +12,7 @@
 #include <linux/openat2.h>
 #include <linux/stat.h>
 
-#define MAX_LINKS 40   /* as in the kernel */
+#define MAX_LINKS 40    /* as in the kernel */
 #define MAX_RETRIES 128 /* openat2: EAGAIN where something was renamed meanwhile */
 
 /* --- resolution ---------------------------------------------------------------------------------------------- */

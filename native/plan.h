@@ -48,8 +48,9 @@ struct plan_op {
 #define PLAN_F_IGNORE 1u /* as if it had succeeded */
 #define PLAN_F_WARN 2u   /* the same, with a warning message */
 #define PLAN_F_ALT 4u    /* run the next operation in its stead (which is skipped after a success) */
-#define PLAN_F_RETRY 8u  /* SETNS: a slot that is closed already is no error, the join has happened;
-                         * CHDIR: only where the one before has failed */
+/* SETNS: a slot that is closed already is no error, the join has happened.
+ * CHDIR: only where the one before has failed. */
+#define PLAN_F_RETRY 8u
 
 /* Argument kinds of SYSCALL, two bits for each of its six arguments, from bit 4 on. */
 #define PLAN_ARG_INT 0u
@@ -59,48 +60,49 @@ struct plan_op {
 enum plan_code {
     OP_NONE = 0,
     /* processes and namespaces */
-    OP_SETNS = 1,   /* slot, nstype: setns(2), a namespace or pidfd; closes the slot after success */
-    OP_UNSHARE = 2, /* flags */
-    OP_CLONE = 3,   /* flags: go on in a child made with CLONE_PARENT, which sends MSG_CHILD; the old one exits 0 */
-    OP_SYNC = 4,    /* tag: MSG_SYNC, then wait for MSG_GO with the same tag */
-    OP_GATE = 5,    /* slot of the listening socket: MSG_READY, close the channel, wait for `start` */
-    OP_CHDIR = 6,   /* root slot, path: openat2 in root, fchdir, getcwd verified (CVE-2024-21626) */
+    OP_SETNS = 1,    /* slot, nstype: setns(2), a namespace or pidfd; closes the slot after success */
+    OP_UNSHARE = 2,  /* flags */
+    OP_CLONE = 3,    /* flags: go on in a child made with CLONE_PARENT, which sends MSG_CHILD; the old one exits 0 */
+    OP_SYNC = 4,     /* tag: MSG_SYNC, then wait for MSG_GO with the same tag */
+    OP_GATE = 5,     /* slot of the listening socket: MSG_READY, close the channel, wait for `start` */
+    OP_CHDIR = 6,    /* root slot, path: openat2 in root, fchdir, getcwd verified (CVE-2024-21626) */
     OP_FIND_EXE = 7, /* name, PATH value (or none): the program that EXEC runs, as execvp(3) finds it */
-    OP_EXEC = 8,    /* argv vector, argc, env vector, envc, path (or none: what FIND_EXE found) */
-    OP_CLOSE = 9,   /* slot */
+    OP_EXEC = 8,     /* argv vector, argc, env vector, envc, path (or none: what FIND_EXE found) */
+    OP_CLOSE = 9,    /* slot */
     /* generic */
     OP_SYSCALL = 10, /* number, six arguments (kinds in flags); the number must be on check.c's list */
     OP_WRITE = 11,   /* dir slot (procfs), path, data, flags WRITE_*: verified write to one file */
     OP_OPEN = 12,    /* dst slot, dir slot or none (host path), path, open flags, resolve flags, S_IFMT or 0, rdev */
     /* file system objects inside the root, all by descriptor */
-    OP_ROOT = 16,    /* dst slot, tree slot or none (open_tree here), host path, flags ROOT_*: attach the root's tree over its path */
-    OP_MKDIR = 17,   /* root slot, path, mode, uid, gid: mkdir -p inside root */
-    OP_MKFILE = 18,  /* root slot, path, mode, uid, gid: empty file with its parents; any non-directory there is fine */
+    OP_ROOT = 16,   /* dst slot, tree slot or none (open_tree here), host path, ROOT_*: the root's tree over its path */
+    OP_MKDIR = 17,  /* root slot, path, mode, uid, gid: mkdir -p inside root */
+    OP_MKFILE = 18, /* root slot, path, mode, uid, gid: empty file with its parents; any non-directory there is fine */
     OP_SYMLINK = 19, /* root slot, path, target: parents are made; the same link there already is fine */
     OP_MKNOD = 20,   /* root slot, path, mode with type, rdev, uid, gid: the same node there already is fine */
     /* mounts, made detached and then attached */
     OP_FSMOUNT = 24, /* dst slot, fstype, source or none, vector of options ("k=v" or "k"), count, MOUNT_ATTR_* */
-    OP_TREE = 25,    /* dst slot, dir slot or none (host path), path, flags (AT_RECURSIVE or 0), resolve flags: open_tree CLONE */
+    OP_TREE = 25, /* dst slot, dir slot or none (host path), path, AT_RECURSIVE or 0, resolve flags: open_tree CLONE */
     OP_ATTACH = 26,  /* tree slot, root slot, path, TARGET_*, extra resolve flags, dst slot or none: move_mount */
-    OP_SETATTR = 27, /* mount slot, attr_set, attr_clr, propagation (MS_*), flags (AT_RECURSIVE or 0), userns slot or none */
-    OP_MASK = 28,    /* root slot, path, null device slot, empty tree slot: cover a file or a directory, absent is fine */
+    OP_SETATTR = 27, /* mount slot, attr_set, attr_clr, propagation (MS_*), AT_RECURSIVE or 0, userns slot or none */
+    OP_MASK = 28, /* root slot, path, null device slot, empty tree slot: cover a file or a directory, absent is fine */
     OP_READONLY = 29, /* root slot, path: bind over itself, read-only, other flags kept; absent is fine */
-    OP_COPYUP = 30,  /* tree slot, root slot, path: copy what the root has at path into the tree (tmpcopyup) */
-    OP_PIVOT = 31,   /* root slot, PIVOT_* method */
+    OP_COPYUP = 30,   /* tree slot, root slot, path: copy what the root has at path into the tree (tmpcopyup) */
+    OP_PIVOT = 31,    /* root slot, PIVOT_* method */
     /* the process that will become the program */
     OP_IDS = 40,      /* uid, gid, groups blob (uint32 array) or none, flags IDS_* */
     OP_CAPS = 41,     /* bounding, effective, permitted, inheritable, ambient, flags CAPS_* */
     OP_LOOPBACK = 42, /* bring up lo */
-    OP_CONSOLE = 43,  /* dst slot (slave), root slot, rows, cols, uid, flags CONSOLE_*: MSG_CONSOLE carries the master */
-    OP_STDIO = 44,    /* root slot, slave slot or none, uid to own pipes and terminals (or none) */
-    OP_SECCOMP = 45,  /* filter blob, flags (SECCOMP_FILTER_FLAG_*); with NEW_LISTENER the descriptor goes out in MSG_LISTENER */
-    OP_HOME = 46,     /* root slot, uid: HOME from the root's /etc/passwd for EXEC (bounded, CVE-2026-47262) */
+    OP_CONSOLE = 43, /* dst slot (slave), root slot, rows, cols, uid, flags CONSOLE_*: MSG_CONSOLE carries the master */
+    OP_STDIO = 44,   /* root slot, slave slot or none, uid to own what is no null device (or none) */
+    OP_SECCOMP = 45, /* filter blob, SECCOMP_FILTER_FLAG_*; with NEW_LISTENER the descriptor is sent in MSG_LISTENER */
+    OP_HOME = 46,    /* root slot, uid: HOME from the root's /etc/passwd for EXEC (bounded, CVE-2026-47262) */
 };
 
-#define WRITE_PROCFS 1u     /* the file must be on procfs, reached without crossing a mount (CVE-2025-52881) */
-#define WRITE_SKIP_SAME 2u  /* EACCES, EPERM and EROFS do not matter where the value is there already (nested engines) */
-#define WRITE_DUMPABLE 4u   /* self/... of a process that has left the user namespace it was executed in: its files belong
-                             * to that namespace's root unless it is dumpable, which it then is for the open alone */
+#define WRITE_PROCFS 1u    /* the file must be on procfs, reached without crossing a mount (CVE-2025-52881) */
+#define WRITE_SKIP_SAME 2u /* EACCES, EPERM and EROFS do not matter where the value is there already (nested engines) */
+/* For self/... of a process that has left the user namespace it was executed in: such files belong to that
+ * namespace's root unless the process is dumpable, which it then is for the open alone. */
+#define WRITE_DUMPABLE 4u
 
 #define ROOT_RECURSIVE 1u
 
@@ -108,8 +110,8 @@ enum plan_code {
 #define TARGET_DIR 1u
 #define TARGET_FILE 2u
 
-#define PIVOT_ROOT 0u  /* pivot_root(".", "."), old root detached */
-#define PIVOT_MOVE 1u  /* --no-pivot: MS_MOVE and chroot */
+#define PIVOT_ROOT 0u   /* pivot_root(".", "."), old root detached */
+#define PIVOT_MOVE 1u   /* --no-pivot: MS_MOVE and chroot */
 #define PIVOT_CHROOT 2u /* no mount namespace of its own */
 
 #define IDS_KEEPCAPS 1u

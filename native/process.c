@@ -70,10 +70,12 @@ static int drop_bounding(uint64_t keep) {
         if ((keep >> capability & 1) != 0)
             continue;
         result = CALL(prctl, PR_CAPBSET_DROP, capability, 0, 0, 0);
+        if (result == -EPERM) { /* no matter where it is gone already, or does not exist */
+            long have = SYS(__NR_prctl, PR_CAPBSET_READ, capability, 0, 0, 0);
+            result = have > 0 ? result : have;
+        }
         if (result == -EINVAL) /* beyond the kernel's last one */
             break;
-        if (result == -EPERM && SYS(__NR_prctl, PR_CAPBSET_READ, capability, 0, 0, 0) == 0)
-            continue; /* gone already */
         if (result < 0)
             return (int)result;
     }
@@ -97,7 +99,8 @@ static int set_ambient(uint64_t wanted) {
     return (int)result;
 }
 
-/* Bounding set first (it needs CAP_SETPCAP), ambient last (it needs the others). */
+/* Bounding set first (it needs CAP_SETPCAP), ambient last (it needs the others).  With a filter loaded no call is
+ * made that is not asked for. */
 int op_caps(const struct plan_op *op) {
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct sets[2];
@@ -115,7 +118,6 @@ int op_caps(const struct plan_op *op) {
     }
     if (result == 0 && (op->arg[5] & CAPS_AMBIENT) != 0)
         result = set_ambient(op->arg[4]);
-    not_dumpable();
     return result;
 }
 

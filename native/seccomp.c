@@ -30,9 +30,9 @@ static int find_library(void) {
     if (lib.handle == NULL)
         return -ENOENT;
     if (FIND(version, "seccomp_version") && FIND(init, "seccomp_init") && FIND(release, "seccomp_release") &&
-        FIND(arch_add, "seccomp_arch_add") && FIND(arch_native, "seccomp_arch_native") && FIND(attr_set, "seccomp_attr_set") &&
-        FIND(rule_add_array, "seccomp_rule_add_array") && FIND(export_bpf, "seccomp_export_bpf") &&
-        FIND(resolve, "seccomp_syscall_resolve_name_arch"))
+        FIND(arch_add, "seccomp_arch_add") && FIND(arch_native, "seccomp_arch_native") &&
+        FIND(attr_set, "seccomp_attr_set") && FIND(rule_add_array, "seccomp_rule_add_array") &&
+        FIND(export_bpf, "seccomp_export_bpf") && FIND(resolve, "seccomp_syscall_resolve_name_arch"))
         return 0;
     dlclose(lib.handle);
     lib.handle = NULL;
@@ -69,8 +69,8 @@ static int add_rules(scmp_filter_ctx context, const struct filter_rule *rules, s
         if (rule->arg_count > 6)
             return -EINVAL;
         for (uint32_t k = 0; k < rule->arg_count; k++)
-            arguments[k] = (struct scmp_arg_cmp){
-                rule->index[k], (enum scmp_compare)rule->op[k], rule->value[k], rule->value_two[k]};
+            arguments[k] = (struct scmp_arg_cmp){rule->index[k], (enum scmp_compare)rule->op[k], rule->value[k],
+                                                 rule->value_two[k]};
         result = lib.rule_add_array(context, rule->action, rule->syscall, rule->arg_count, arguments);
         if (result < 0)
             return result;

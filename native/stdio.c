@@ -153,12 +153,13 @@ static _Alignas(16) char thread_stack[UNSHARED_STACK];
 
 /* A thread takes over: it has the filter, and goes on with the plan; execve makes it the process. */
 static void run_filtered(void *argument) {
-    long result = CALL(seccomp, SECCOMP_SET_MODE_FILTER, load.op->arg[1], &load.program);
+    /* TSYNC would give the filter to the other thread as well. */
+    uint64_t flags = load.op->arg[1] & ~(uint64_t)(SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH);
+    long result = CALL(seccomp, SECCOMP_SET_MODE_FILTER, flags, &load.program);
 
     (void)argument;
-    if (result < 0) {
+    if (result < 0)
         give_up((int)-result);
-    }
     __atomic_store_n(&load.listener, (int)result, __ATOMIC_RELEASE);
     while (!__atomic_load_n(&load.sent, __ATOMIC_ACQUIRE)) /* any system call may be one that the filter traps */
         cpu_relax();
@@ -188,6 +189,10 @@ static int load_with_listener(void) {
 }
 
 int op_seccomp(const struct plan_op *op) {
+    int result = prepare_exec();
+
+    if (result < 0)
+        return result;
     load.op = op;
     load.program.len = (unsigned short)(blob_size(op->arg[0]) / sizeof(struct sock_filter));
     load.program.filter = (struct sock_filter *)(uintptr_t)blob(op->arg[0]);

@@ -97,15 +97,15 @@ static inline void cpu_relax(void) {
 #endif
 
 /* SYS(number, up to six arguments of any scalar type) */
-#define SYS(...)                         SYS_PICK(__VA_ARGS__, 6, 5, 4, 3, 2, 1, 0)(__VA_ARGS__)
+#define SYS(...) SYS_PICK(__VA_ARGS__, 6, 5, 4, 3, 2, 1, 0)(__VA_ARGS__)
 #define SYS_PICK(n, a, b, c, d, e, f, count, ...) SYS_##count
-#define SYS_0(n)                         sys_call(n, 0, 0, 0, 0, 0, 0)
-#define SYS_1(n, a)                      sys_call(n, (long)(a), 0, 0, 0, 0, 0)
-#define SYS_2(n, a, b)                   sys_call(n, (long)(a), (long)(b), 0, 0, 0, 0)
-#define SYS_3(n, a, b, c)                sys_call(n, (long)(a), (long)(b), (long)(c), 0, 0, 0)
-#define SYS_4(n, a, b, c, d)             sys_call(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
-#define SYS_5(n, a, b, c, d, e)          sys_call(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
-#define SYS_6(n, a, b, c, d, e, f)       sys_call(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+#define SYS_0(n) sys_call(n, 0, 0, 0, 0, 0, 0)
+#define SYS_1(n, a) sys_call(n, (long)(a), 0, 0, 0, 0, 0)
+#define SYS_2(n, a, b) sys_call(n, (long)(a), (long)(b), 0, 0, 0, 0)
+#define SYS_3(n, a, b, c) sys_call(n, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define SYS_4(n, a, b, c, d) sys_call(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define SYS_5(n, a, b, c, d, e) sys_call(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+#define SYS_6(n, a, b, c, d, e, f) sys_call(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
 /* What the headers of older distributions lack; the numbers are common to all architectures. */
 #ifndef __NR_mount_setattr
@@ -142,13 +142,13 @@ struct sys_cmsg_fd {
     int fd;
 };
 
-#define SYS_SOL_SOCKET       1
-#define SYS_SCM_RIGHTS       1
-#define SYS_MSG_NOSIGNAL     0x4000
-#define SYS_SIGCHLD          17
-#define SYS_POLLIN           1
-#define SYS_AF_INET          2
-#define SYS_SOCK_DGRAM       2
-#define SYS_SOCK_CLOEXEC     02000000
+#define SYS_SOL_SOCKET 1
+#define SYS_SCM_RIGHTS 1
+#define SYS_MSG_NOSIGNAL 0x4000
+#define SYS_SIGCHLD 17
+#define SYS_POLLIN 1
+#define SYS_AF_INET 2
+#define SYS_SOCK_DGRAM 2
+#define SYS_SOCK_CLOEXEC 02000000
 
 #endif

@@ -6,6 +6,8 @@ errno, named after the call. Descriptors that are returned are close-on-exec and
 
 from __future__ import annotations
 
+import _struct
+import fcntl
 import posix
 
 from ociruntime import hotpath
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, TypeAlias
 
     Condition: TypeAlias = "tuple[int, int, int, int]"  # argument, operator, value, second value
-    FilterRule: TypeAlias = "tuple[int, int, Sequence[Condition]]"  # action, system call, all of these
+    FilterRule: TypeAlias = (
+        "tuple[int, int, Sequence[Condition]]"  # action, system call, all of these
+    )
 
 _native = hotpath.load_native()
 _lib: Any = _native.lib
@@ -26,23 +30,20 @@ AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
-OPEN_TREE_CLOEXEC = 0x80000  # O_CLOEXEC
-MOVE_MOUNT_F_EMPTY_PATH = 4
-MOVE_MOUNT_T_EMPTY_PATH = 0x40
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 1, 2, 4
 RESOLVE_BENEATH, RESOLVE_IN_ROOT = 8, 16
-CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x80, 0x20000, 0x2000000, 0x4000000
-CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
-    0x8000000,
-    0x10000000,
-    0x20000000,
-    0x40000000,
-)
-BPF_F_ALLOW_MULTI = 2
 
-_MESSAGE_ROOM = 4096  # one byte more than a message can have is enough to see that it is too long
+_MESSAGE_ROOM = 4096  # more than a message can have: one that is too long is found out
 _MAX_FDS = 16
+_EINVAL = 22
+_MFD_NOEXEC_SEAL, _MFD_EXEC = 8, 16
+_F_ADD_SEALS, _SEALS = 1033, 15  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE
+_STATX_MNT_ID = 0x1000
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6  # FSCONFIG_*
+_BPF_PROG_LOAD, _BPF_PROG_ATTACH, _BPF_PROG_DETACH = 5, 8, 9
+_BPF_PROG_GET_FD_BY_ID, _BPF_PROG_QUERY = 13, 16
+_BPF_PROG_TYPE_CGROUP_DEVICE, _BPF_CGROUP_DEVICE = 15, 6
+_BPF_F_ALLOW_MULTI, _BPF_F_REPLACE = 2, 4
 
 
 def _fail(result: int, call: str) -> NoReturn:
@@ -63,6 +64,7 @@ def spawn(
     *,
     clone_flags: int = 0,
     cgroup_fd: int = -1,
+    join_fds: Sequence[int] = (),
     stdio: tuple[int, int, int] | None = None,
     argv: Sequence[str | bytes] | None = None,
     env: Sequence[str | bytes] = (),
@@ -70,8 +72,9 @@ def spawn(
     """Start the executable ``program`` (a descriptor) in new namespaces with exactly the descriptors named.
 
     ``stdio`` (or 0, 1 and 2 as they are), 3 … ``first_fd`` - 1 as they are, ``fds`` from ``first_fd`` on; everything
-    else is closed. ``clone_flags``: CLONE_NEW* of clone3(2); ``cgroup_fd``: cgroup v2 directory to start in. Default
-    ``argv``: what init expects; ``env``: nothing. Returns (pid, pidfd). OSError's filename says what failed.
+    else is closed. ``clone_flags``: CLONE_NEW* of clone3(2); ``cgroup_fd``: cgroup v2 directory to start in;
+    ``join_fds``: `tasks` files of cgroup v1 that the child writes itself to. Default ``argv``: what init expects;
+    ``env``: nothing. Returns (pid, pidfd). OSError's filename says what failed.
     """
     if argv is None:
         argv = ("init", str(first_fd))
@@ -88,6 +91,9 @@ def spawn(
     request.stdio = stdio or (0, 1, 2)
     request.clone_flags = clone_flags
     request.cgroup = cgroup_fd
+    joined = _ffi.new("int[]", list(join_fds) or [0])
+    request.join_fds = joined
+    request.join_count = len(join_fds)
     request.argv = arguments
     request.envp = environment
     request.scratch = scratch
@@ -95,23 +101,6 @@ def spawn(
     if pid < 0:
         _fail(pid, _ffi.string(_lib.shim_spawn_step(request.failed_step)).decode())
     return pid, request.pidfd
-
-
-def clone3(flags: int, steps: str, cgroup_fd: int = -1) -> tuple[int, int, list[int]]:
-    """clone3(2): a child that shares the memory, makes a few calls and exits while this process waits.
-
-    ``steps``: one letter a call: p getpid, P getppid, u getuid, g getgid, s setsid. Returns (pid, pidfd, what each
-    call returned, a negative errno included). The child has to be reaped.
-    """
-    pidfd = _ffi.new("int *", -1)
-    results = _ffi.new("long[]", len(steps) or 1)
-    letters = _ffi.new("uint8_t[]", steps.encode("ascii") or b"\0")
-    pid = _lib.shim_clone3(
-        flags, cgroup_fd, pidfd, results, _ffi.sizeof(results), letters, len(steps)
-    )
-    if pid < 0:
-        _fail(pid, "clone3")
-    return pid, pidfd[0], list(results)[: len(steps)]
 
 
 # -- message channel -------------------------------------------------------------------------------
@@ -155,109 +144,134 @@ def channel_recv(fd: int) -> tuple[bytes, list[int], int]:
 
 def memfd_sealed(data: bytes, name: str = "plan") -> int:
     """A memory file with these bytes that nobody can change any more."""
-    fd: int = _lib.shim_memfd(name.encode(), data, len(data), 0)
-    if fd < 0:
-        _fail(fd, "memfd_create")
-    return fd
+    fd = _memfd(name, _MFD_NOEXEC_SEAL)
+    try:
+        view = data
+        while view:
+            view = view[posix.write(fd, view) :]
+    except OSError:
+        posix.close(fd)
+        raise
+    return _sealed(fd)
 
 
 def init_memfd(path: str | None = None) -> int:
     """A sealed copy of the program init (of the installed one without ``path``) (CVE-2019-5736)."""
     source = posix.open(path or f"{hotpath.package_dir()}/init", posix.O_RDONLY | posix.O_CLOEXEC)
+    fd = -1
     try:
-        fd: int = _lib.shim_memfd_copy(b"init", source)
+        fd = _memfd("init", _MFD_EXEC)
+        while posix.sendfile(fd, source, None, 1 << 20):
+            pass
+    except OSError:
+        if fd >= 0:
+            posix.close(fd)
+        raise
     finally:
         posix.close(source)
-    if fd < 0:
-        _fail(fd, "memfd_create")
+    return _sealed(fd)
+
+
+def _memfd(name: str, kind: int) -> int:
+    flags = posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING
+    try:
+        return posix.memfd_create(name, flags | kind)
+    except OSError as exc:
+        if exc.errno != _EINVAL:
+            raise
+        return posix.memfd_create(name, flags)  # before Linux 6.3
+
+
+def _sealed(fd: int) -> int:
+    try:
+        fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+    except OSError:
+        posix.close(fd)
+        raise
     return fd
 
 
 # -- single calls ----------------------------------------------------------------------------------
 
 
+def _call(name: str, *arguments: int | bytes | bytearray | None) -> int:
+    """A system call; bytes are passed as a pointer to them (a NUL follows), None as a null pointer."""
+    numbers = [0, 0, 0, 0, 0, 0]
+    for index, argument in enumerate(arguments):
+        if isinstance(argument, int):
+            numbers[index] = argument
+        elif argument is not None:
+            numbers[index] = int(_ffi.cast("intptr_t", _ffi.from_buffer(argument)))
+    result: int = _lib.shim_syscall(getattr(_lib, f"__NR_{name}"), *numbers)
+    if result < 0:
+        _fail(result, name)
+    return result
+
+
 def fs_type(fd: int) -> int:
     """The magic number of the file system that a descriptor is on, statfs(2)."""
-    result: int = _lib.shim_fs_type(fd)
-    if result < 0:
-        _fail(result, "fstatfs")
-    return result
+    about = bytearray(256)
+    _call("fstatfs", fd, about)
+    return int.from_bytes(about[:8], "little")
 
 
 def mount_id(fd: int) -> int:
     """The id of the mount that a descriptor is on, statx(2)."""
-    result: int = _lib.shim_mount_id(fd)
-    if result < 0:
-        _fail(result, "statx")
-    return result
+    about = bytearray(256)
+    _call("statx", fd, b"", AT_EMPTY_PATH, _STATX_MNT_ID, about)
+    return int.from_bytes(about[144:152], "little")
 
 
 def setns(fd: int, nstype: int = 0) -> None:
     """setns(2)."""
-    result = _lib.shim_setns(fd, nstype)
-    if result < 0:
-        _fail(result, "setns")
+    _call("setns", fd, nstype)
 
 
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    result = _lib.shim_unshare(flags)
-    if result < 0:
-        _fail(result, "unshare")
+    _call("unshare", flags)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
-    result = _lib.shim_pivot_root(_text(new_root), _text(put_old))
-    if result < 0:
-        _fail(result, "pivot_root")
+    _call("pivot_root", _text(new_root), _text(put_old))
 
 
 def chroot(path: str) -> None:
     """chroot(2)."""
-    result = _lib.shim_chroot(_text(path))
-    if result < 0:
-        _fail(result, "chroot")
+    _call("chroot", _text(path))
 
 
 def mount(
     source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None
 ) -> None:
     """mount(2)."""
-    null = _ffi.NULL
-    result = _lib.shim_mount(
-        null if source is None else _text(source),
+    _call(
+        "mount",
+        None if source is None else _text(source),
         _text(target),
-        null if fstype is None else _text(fstype),
+        None if fstype is None else _text(fstype),
         flags,
-        null if data is None else _text(data),
+        None if data is None else _text(data),
     )
-    if result < 0:
-        _fail(result, "mount")
 
 
 def umount2(target: str, flags: int = 0) -> None:
     """umount2(2)."""
-    result = _lib.shim_umount2(_text(target), flags)
-    if result < 0:
-        _fail(result, "umount2")
+    _call("umount2", _text(target), flags)
 
 
 def open_tree(dirfd: int, path: str, flags: int = 0) -> int:
     """open_tree(2), close-on-exec; an empty path means ``dirfd`` itself."""
     empty = AT_EMPTY_PATH if not path else 0
-    fd: int = _lib.shim_open_tree(dirfd, _text(path), flags | empty | OPEN_TREE_CLOEXEC)
-    if fd < 0:
-        _fail(fd, "open_tree")
-    return fd
+    return _call("open_tree", dirfd, _text(path), flags | empty | posix.O_CLOEXEC)
 
 
 def move_mount(tree: int, target: int) -> None:
     """Attach a detached mount to what a descriptor refers to, move_mount(2)."""
-    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-    result = _lib.shim_move_mount(tree, b"", target, b"", flags)
-    if result < 0:
-        _fail(result, "move_mount")
+    _call(
+        "move_mount", tree, b"", target, b"", 0x44
+    )  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
 
 
 def mount_setattr(
@@ -268,93 +282,73 @@ def mount_setattr(
     flags: int = 0,
     userns: int = -1,
 ) -> None:
-    """mount_setattr(2) of a mount: MOUNT_ATTR_*, MS_* propagation, ``flags`` AT_RECURSIVE or 0. ENOSYS before Linux 5.12."""
-    result = _lib.shim_mount_setattr(
-        fd, b"", AT_EMPTY_PATH | flags, attr_set, attr_clr, propagation, userns
-    )
-    if result < 0:
-        _fail(result, "mount_setattr")
+    """mount_setattr(2): MOUNT_ATTR_*, MS_* propagation, ``flags`` AT_RECURSIVE or 0. ENOSYS before Linux 5.12."""
+    attributes = _struct.pack("=4Q", attr_set, attr_clr, propagation, max(userns, 0))
+    _call("mount_setattr", fd, b"", AT_EMPTY_PATH | flags, attributes, len(attributes))
 
 
 def fsopen(fstype: str) -> int:
     """A context for a new file system, fsopen(2)."""
-    fd: int = _lib.shim_fsopen(_text(fstype), 1)
-    if fd < 0:
-        _fail(fd, "fsopen")
-    return fd
+    return _call("fsopen", _text(fstype), 1)
 
 
 def fsconfig(context: int, key: str, value: str | None = None) -> None:
     """Set an option of a context (a flag without value), fsconfig(2)."""
     if value is None:
-        result = _lib.shim_fsconfig(context, _SET_FLAG, _text(key), _ffi.NULL, 0)
+        _call("fsconfig", context, _SET_FLAG, _text(key), None, 0)
     else:
-        text = _ffi.new("char[]", _text(value))
-        result = _lib.shim_fsconfig(context, _SET_STRING, _text(key), text, 0)
-    if result < 0:
-        _fail(result, "fsconfig")
+        _call("fsconfig", context, _SET_STRING, _text(key), _text(value), 0)
 
 
 def fsconfig_create(context: int) -> None:
     """Make the file system of a context, fsconfig(2)."""
-    result = _lib.shim_fsconfig(context, _CREATE, _ffi.NULL, _ffi.NULL, 0)
-    if result < 0:
-        _fail(result, "fsconfig")
+    _call("fsconfig", context, _CREATE, None, None, 0)
 
 
 def fsmount(context: int, attributes: int = 0) -> int:
     """A detached mount of a context's file system, fsmount(2)."""
-    fd: int = _lib.shim_fsmount(context, 1, attributes)
-    if fd < 0:
-        _fail(fd, "fsmount")
-    return fd
+    return _call("fsmount", context, 1, attributes)
 
 
 def openat2(dirfd: int, path: str, flags: int, resolve: int = 0, mode: int = 0) -> int:
-    """openat2(2), close-on-exec; EAGAIN is retried up to 128 times."""
-    fd: int = _lib.shim_openat2(dirfd, _text(path), flags | posix.O_CLOEXEC, mode, resolve)
-    if fd < 0:
-        _fail(fd, "openat2")
-    return fd
+    """openat2(2), close-on-exec; EAGAIN (something was renamed meanwhile) is retried up to 128 times."""
+    how = _struct.pack("=3Q", flags | posix.O_CLOEXEC, mode, resolve)
+    retries = 128
+    while True:
+        try:
+            return _call("openat2", dirfd, _text(path), how, len(how))
+        except BlockingIOError:
+            retries -= 1
+            if not retries:
+                raise
 
 
 def pidfd_open(pid: int, flags: int = 0) -> int:
     """pidfd_open(2)."""
-    fd: int = _lib.shim_pidfd_open(pid, flags)
-    if fd < 0:
-        _fail(fd, "pidfd_open")
-    return fd
+    return _call("pidfd_open", pid, flags)
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2)."""
-    result = _lib.shim_pidfd_send_signal(pidfd, number)
-    if result < 0:
-        _fail(result, "pidfd_send_signal")
+    _call("pidfd_send_signal", pidfd, number, None, 0)
 
 
 def pidfd_getfd(pidfd: int, number: int) -> int:
     """A copy of descriptor ``number`` of another process, pidfd_getfd(2)."""
-    fd: int = _lib.shim_pidfd_getfd(pidfd, number)
-    if fd < 0:
-        _fail(fd, "pidfd_getfd")
-    return fd
+    return _call("pidfd_getfd", pidfd, number, 0)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
     """close_range(2); ``flags``: 2 unshare, 4 set close-on-exec instead (Linux 5.11)."""
-    result = _lib.shim_close_range(first, last, flags)
-    if result < 0:
-        _fail(result, "close_range")
+    _call("close_range", first, last, flags)
 
 
 def prlimit(pid: int, resource: int, soft: int, hard: int) -> tuple[int, int]:
-    """Set a limit (0 … 2**64 - 1) of another process; the one it had. prlimit(2)."""
-    old = _ffi.new("uint64_t[2]")
-    result = _lib.shim_prlimit(pid, resource, _ffi.new("uint64_t[2]", (soft, hard)), old)
-    if result < 0:
-        _fail(result, "prlimit64")
-    return old[0], old[1]
+    """Set a limit (0 … 2**64 - 1) of another process; returns the one it had. prlimit(2)."""
+    old = bytearray(16)
+    _call("prlimit64", pid, resource, _struct.pack("=2Q", soft, hard), old)
+    before: tuple[int, int] = _struct.unpack("=2Q", old)
+    return before
 
 
 def sched_setaffinity(pid: int, cpus: Sequence[int]) -> None:
@@ -362,75 +356,90 @@ def sched_setaffinity(pid: int, cpus: Sequence[int]) -> None:
     mask = bytearray(max(cpus, default=0) // 64 * 8 + 8)
     for cpu in cpus:
         mask[cpu // 8] |= 1 << cpu % 8
-    result = _lib.shim_sched_setaffinity(pid, len(mask), bytes(mask))
-    if result < 0:
-        _fail(result, "sched_setaffinity")
+    _call("sched_setaffinity", pid, len(mask), mask)
 
 
 def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
     """prctl(2)."""
-    result: int = _lib.shim_prctl(option, a, b, c, d)
-    if result < 0:
-        _fail(result, "prctl")
-    return result
+    return _call("prctl", option, a, b, c, d)
 
 
 def join_session_keyring(name: str) -> int:
     """keyctl(KEYCTL_JOIN_SESSION_KEYRING): the keyring's serial number."""
-    result: int = _lib.shim_keyctl_join(_text(name))
-    if result < 0:
-        _fail(result, "keyctl")
-    return result
+    return _call("keyctl", 1, _text(name))
 
 
 # -- device filters of cgroup v2 -------------------------------------------------------------------
 
 
+def _bpf(command: int, layout: str, *values: int | bytes) -> bytearray:
+    """bpf(2) on a union bpf_attr that starts with ``values``; the result (4 bytes), then the union."""
+    attributes = bytearray(144)
+    _struct.pack_into(layout, attributes, 0, *values)
+    result = _call("bpf", command, attributes, len(attributes))
+    return bytearray(_struct.pack("=i", result)) + attributes
+
+
+def _address(data: bytes | bytearray) -> int:
+    return int(_ffi.cast("intptr_t", _ffi.from_buffer(data)))
+
+
 def bpf_prog_load(code: bytes) -> int:
     """A program of type BPF_PROG_TYPE_CGROUP_DEVICE (8 bytes an instruction), bpf(2)."""
-    fd = _lib.shim_bpf_load(code, len(code) // 8, _ffi.NULL, 0)
-    if fd < 0:
-        _fail(fd, "bpf")
-    return int(fd)
+    return _bpf_load(code, bytearray())
+
+
+def _bpf_load(code: bytes, log: bytearray) -> int:
+    licence = b"Apache-2.0"
+    attributes = _bpf(
+        _BPF_PROG_LOAD,
+        "=IIQQIIQII16s",
+        _BPF_PROG_TYPE_CGROUP_DEVICE,
+        len(code) // 8,
+        _address(code),
+        _address(licence),
+        1 if log else 0,
+        len(log),
+        _address(log) if log else 0,
+        0,
+        0,
+        b"ociruntime",
+    )
+    return int.from_bytes(attributes[:4], "little")
 
 
 def bpf_prog_log(code: bytes) -> str:
     """What the verifier says about a program; for a failed bpf_prog_load."""
-    log = _ffi.new("char[]", 65536)
-    fd = _lib.shim_bpf_load(code, len(code) // 8, log, 65536)
-    if fd >= 0:
-        posix.close(fd)
-    return str(_ffi.string(log).decode("utf-8", "replace"))
+    log = bytearray(1 << 16)
+    try:
+        posix.close(_bpf_load(code, log))
+    except OSError:
+        pass
+    return log.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def bpf_prog_attach(cgroup_fd: int, program: int, replaced: int | None = None) -> None:
     """Put a device filter on a cgroup, beside others or (atomically) in place of ``replaced``."""
-    result = _lib.shim_bpf_attach(
-        cgroup_fd, program, BPF_F_ALLOW_MULTI, -1 if replaced is None else replaced
-    )
-    if result < 0:
-        _fail(result, "bpf")
+    flags = _BPF_F_ALLOW_MULTI if replaced is None else _BPF_F_ALLOW_MULTI | _BPF_F_REPLACE
+    _bpf(_BPF_PROG_ATTACH, "=5I", cgroup_fd, program, _BPF_CGROUP_DEVICE, flags, replaced or 0)
 
 
 def bpf_prog_detach(cgroup_fd: int, program: int) -> None:
     """Take a device filter off a cgroup."""
-    result = _lib.shim_bpf_detach(cgroup_fd, program)
-    if result < 0:
-        _fail(result, "bpf")
+    _bpf(_BPF_PROG_DETACH, "=3I", cgroup_fd, program, _BPF_CGROUP_DEVICE)
 
 
 def bpf_prog_attached(cgroup_fd: int) -> int | None:
     """A descriptor of the last device filter on a cgroup, None when there is none."""
-    ids = _ffi.new("uint32_t[]", 64)
-    count = _lib.shim_bpf_query(cgroup_fd, ids, 64)
-    if count < 0:
-        _fail(count, "bpf")
+    ids = bytearray(4 * 64)
+    attributes = _bpf(
+        _BPF_PROG_QUERY, "=4IQI", cgroup_fd, _BPF_CGROUP_DEVICE, 0, 0, _address(ids), 64
+    )
+    (count,) = _struct.unpack_from("=I", attributes, 4 + 24)
     if count == 0:
         return None
-    fd = _lib.shim_bpf_open(ids[count - 1])
-    if fd < 0:
-        _fail(fd, "bpf")
-    return int(fd)
+    (last,) = _struct.unpack_from("=I", ids, 4 * (count - 1))
+    return int.from_bytes(_bpf(_BPF_PROG_GET_FD_BY_ID, "=I", last)[:4], "little")
 
 
 # -- foreground ------------------------------------------------------------------------------------

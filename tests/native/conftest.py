@@ -15,6 +15,21 @@ import pytest
 
 from tests.native.kit import BUSYBOX, Machine
 
+APPLETS = (
+    "sh",
+    "cat",
+    "ls",
+    "id",
+    "stat",
+    "grep",
+    "echo",
+    "touch",
+    "readlink",
+    "wc",
+    "tail",
+    "sleep",
+)
+
 
 def load(path: Path) -> ModuleType:
     """The module in a file of native/, which is no package."""
@@ -55,9 +70,7 @@ def native(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Module
 
 
 @pytest.fixture(scope="session")
-def init_program(
-    repository: Path, compiler: str, tmp_path_factory: pytest.TempPathFactory
-) -> str:
+def init_program(repository: Path, compiler: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The path of init, built with the flags that setup.py uses."""
     out = tmp_path_factory.mktemp("init") / "init"
     load(repository / "native/build_init.py").build_init(compiler, str(out))
@@ -82,7 +95,7 @@ def rootfs(tmp_path: Path) -> Path:
     root = tmp_path / "rootfs"
     (root / "bin").mkdir(parents=True)
     shutil.copy(BUSYBOX, root / "bin/busybox")
-    for name in "sh cat ls id stat grep echo mount touch readlink wc tail sleep".split():
+    for name in APPLETS:
         (root / "bin" / name).symlink_to("busybox")
     tmp_path.chmod(0o755)
     root.chmod(0o755)

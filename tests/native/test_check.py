@@ -99,15 +99,9 @@ def everything() -> Plan:
 def test_everything_is_accepted(native: ModuleType) -> None:
     plan = everything()
     used = {operation[0] for operation in plan.ops}
-    known = {value for name, value in vars(ops).items() if name in CODES}
-    assert used == known
+    assert used == {*range(1, 13), *range(16, 21), *range(24, 32), *range(40, 47)}
     assert native.check_plan(encode(plan, 3)) is None
 
-
-CODES = (
-    "SETNS UNSHARE CLONE SYNC GATE CHDIR FIND_EXE EXEC CLOSE SYSCALL WRITE OPEN ROOT MKDIR MKFILE SYMLINK MKNOD "
-    "FSMOUNT TREE ATTACH SETATTR MASK READONLY COPYUP PIVOT IDS CAPS LOOPBACK CONSOLE STDIO SECCOMP HOME"
-).split()
 
 # (what, plan, (operation, argument)) of plans that must be refused
 BROKEN: list[tuple[str, bytes, tuple[int, int]]] = [
@@ -186,6 +180,11 @@ BROKEN: list[tuple[str, bytes, tuple[int, int]]] = [
     ("two gates", raw((ops.GATE, 2), (ops.GATE, 2), GOOD_EXEC), (1, -1)),
     ("sync after the gate", raw((ops.GATE, 2), (ops.SYNC, 1), GOOD_EXEC), (1, -1)),
     ("clone after the gate", raw((ops.GATE, 2), (ops.CLONE, 0), GOOD_EXEC), (1, -1)),
+    (
+        "home after the filter",
+        raw((ops.SECCOMP, blob(0, 8), 0), (ops.HOME, NONE, 0), data=bytes(9)),
+        (1, -1),
+    ),
     ("a NUL in a name", raw((ops.FIND_EXE, blob(0, 6), NONE)), (0, -1)),
     ("a NUL in PATH", raw((ops.FIND_EXE, WORD, blob(0, 6))), (0, -1)),
     ("execve by hand", raw((ops.SYSCALL, 59 if NR["umask"] == 95 else 221)), (0, 0)),

@@ -131,9 +131,7 @@ def test_tree_kept_after_attaching(machine: Machine, rootfs: Path) -> None:
         plan, root = rooted(rootfs)
         tree, mount = plan.slot(), plan.slot()
         plan.add("", ops.FSMOUNT, tree, "tmpfs", "tmpfs", (), 0, 0)
-        plan.add(
-            "", ops.ATTACH, tree, root, "/mnt", ops.TARGET_DIR, 0, mount if kept else tree
-        )
+        plan.add("", ops.ATTACH, tree, root, "/mnt", ops.TARGET_DIR, 0, mount if kept else tree)
         plan.add("", ops.SETATTR, mount if kept else tree, RDONLY, 0, 0, 0, NONE)
         assert "Read-only" in machine.run(in_root(plan, root, "touch /mnt/x")).output
     plan, root = rooted(rootfs)
@@ -176,7 +174,7 @@ def test_attributes(machine: Machine, rootfs: Path, subtests: SubTests) -> None:
 
 
 def test_attributes_that_fail(machine: Machine, rootfs: Path) -> None:
-    plan, root = rooted(rootfs)
+    plan, _ = rooted(rootfs)
     tree = plan.slot()
     plan.add("", ops.FSMOUNT, tree, "tmpfs", "tmpfs", (), 0, 0)
     plan.add("", ops.SETATTR, tree, 1 << 31, 0, 0, 0, NONE)
@@ -281,7 +279,14 @@ def test_copyup(machine: Machine, rootfs: Path) -> None:
     os.mknod(top / "null", 0o20600, os.makedev(1, 3))
     for number in range(300):
         (top / f"sub/{number:0100}").write_text(str(number))
-    for name, owner in (("file", 5), ("suid", 6), ("sub", 7), ("link", 8), ("fifo", 9), ("null", 1)):
+    for name, owner in (
+        ("file", 5),
+        ("suid", 6),
+        ("sub", 7),
+        ("link", 8),
+        ("fifo", 9),
+        ("null", 1),
+    ):
         os.chown(top / name, owner, owner + 1, follow_symlinks=False)
     os.chmod(top / "suid", 0o4755)
     os.chmod(top / "sub", 0o1700)

@@ -382,7 +382,9 @@ def test_alternatives(machine: Machine, good: tuple[int, ...], expected: str) ->
     plan = Plan()
     for step in range(3):
         if step in good or step == 2:
-            plan.add("", ops.SYSCALL, NR["umask"], {0: 0, 1: 0o11, 2: 0o22 if good else 0o777}[step])
+            plan.add(
+                "", ops.SYSCALL, NR["umask"], {0: 0, 1: 0o11, 2: 0o22 if good else 0o777}[step]
+            )
         else:
             fails(plan)
         if step < 2:
