@@ -32,8 +32,7 @@ class Manager:
     """A container's cgroup in every hierarchy. Abstract; errors are ``errors.Error``.
 
     ``mode``: ``v1``, ``hybrid``, ``v2`` or ``none``. ``path``: absolute from the root of each hierarchy.
-    ``rootless``: whether lacking permission to
-    make a cgroup is tolerated (None: find out when it happens).
+    ``rootless``: whether lacking permission to make a cgroup is tolerated (None: find out when it happens).
     """
 
     __slots__ = ("mode", "path", "rootless")

@@ -95,7 +95,7 @@ class V1Manager(Manager):
             except OSError as exc:
                 if not self.tolerates(exc):
                     raise errors.from_os(
-                        exc, f"cgroup: mkdir {place.leaf}", pointer="/linux/cgroupsPath"
+                        exc, f"cgroup: make {place.leaf}", pointer="/linux/cgroupsPath"
                     ) from None
                 continue
             kept.append(place)
@@ -137,7 +137,8 @@ class V1Manager(Manager):
     def for_exec(self, subs: Sequence[str] = (), init_pid: int = 0) -> Manager:
         paths = dict.fromkeys((place.controllers for place in self._places), self.path)
         for sub in subs:
-            names, colon, path = sub.rpartition(":")
+            names, colon, path = sub.partition(":")
+            path = path if colon else names
             below = tree.clean_path(f"{self.path}/{path}", what="--cgroup")
             if below != self.path and not below.startswith(self.path + "/"):
                 raise errors.Error(f"--cgroup {sub}: not below the container's cgroup")
@@ -171,10 +172,10 @@ class V1Manager(Manager):
     # -- limits ------------------------------------------------------------------------------------
 
     def apply(self, resources: Mapping[str, Any] | None, *, update: bool = False) -> list[str]:
-        from ociruntime.cgroups import resources as conversion
-
         warnings: list[str] = []
         if resources:
+            from ociruntime.cgroups import resources as conversion
+
             ours, theirs = self._split(resources)
             writes = conversion.v1_writes(ours, self._read, update=update, warnings=warnings)
             targets = [
@@ -182,8 +183,13 @@ class V1Manager(Manager):
                 for controller, name, value, pointer in writes
             ]
             write_all(targets, _failure)
-            if theirs:
-                self._apply_unified(theirs, update, warnings)
+            unified = self._unified()
+            if theirs and unified is not None:
+                from ociruntime.cgroups.v2 import V2Manager
+
+                manager = V2Manager(unified.mount, self.path, 0, self.rootless)
+                manager.enable(manager.needed(theirs), every=False)
+                manager.apply_limits(theirs, update, warnings)
         if not update:
             self.set_devices((resources or {}).get("devices") or ())
         return warnings
@@ -209,24 +215,17 @@ class V1Manager(Manager):
         ours = {key: value for key, value in resources.items() if key not in theirs}
         return ours, theirs
 
-    def _apply_unified(self, resources: dict[str, Any], update: bool, warnings: list[str]) -> None:
-        from ociruntime.cgroups.v2 import V2Manager
-
-        place = self._unified()
-        assert place is not None
-        manager = V2Manager(place.mount, self.path, 0, self.rootless)
-        manager.enable(manager.needed(resources), every=False)
-        manager.apply_limits(resources, update, warnings)
-
     def set_devices(self, rules: Sequence[Mapping[str, Any]], *, update: bool = False) -> None:
         place = self._place("devices")
         if place is None:
+            self._set_devices_unified(rules, update)
             return
         from ociruntime.cgroups import devices
 
-        current = (
-            devices.parse_v1_list(files.read(place.leaf + "/devices.list")) if update else None
-        )
+        current = None
+        if update:
+            listing = files.read_or_none(place.leaf + "/devices.list") or ""
+            current = devices.parse_v1_list(listing)
         fds: dict[str, int] = {}
         try:
             for allow, text, pointer in devices.v1_writes(rules, current):
@@ -242,6 +241,21 @@ class V1Manager(Manager):
         finally:
             for fd in fds.values():
                 posix.close(fd)
+
+    def _set_devices_unified(self, rules: Sequence[Mapping[str, Any]], update: bool) -> None:
+        """Without a v1 devices hierarchy the filter goes to the cgroup2 tree."""
+        if self.rootless:
+            return
+        unified = self._unified()
+        if unified is None:
+            raise errors.Error(
+                "cannot restrict devices: the host has no devices cgroup",
+                pointer="/linux/resources/devices",
+            )
+        from ociruntime.cgroups.v2 import V2Manager
+
+        manager = V2Manager(unified.mount, self.path, 0, self.rootless)
+        manager.set_devices(rules, update=update)
 
     # -- processes ---------------------------------------------------------------------------------
 

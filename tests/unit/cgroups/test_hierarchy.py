@@ -156,6 +156,20 @@ def test_host_without_cgroups(host: Host) -> None:
     assert info.value.pointer == "/linux/resources/pids"
 
 
+def test_devices_need_some_cgroup(host: Host, subtests: SubTests) -> None:
+    """Where nothing can enforce device rules they are not dropped in silence (but see rootless)."""
+    for rootless in (False, True):
+        with subtests.test(rootless=rootless):
+            args = {"root": str(host.root), "proc": str(host.proc)}
+            made = cgroups.manager("cgroupfs", f"/x{rootless}", "x", rootless=rootless, **args)
+            made.create()
+            if rootless:
+                assert made.apply(None) == []
+                continue
+            with pytest.raises(errors.Error, match="no devices cgroup"):
+                made.apply(None)
+
+
 def test_systemd_paths(subtests: SubTests) -> None:
     for path, expected in (
         ("", ("system.slice", "ociruntime-id.scope", "/system.slice/ociruntime-id.scope")),

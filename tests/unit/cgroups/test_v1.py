@@ -502,7 +502,7 @@ def test_ordinary_user_gets_no_cgroup(subtests: SubTests) -> None:
     for rootless, expected in (
         (None, "cannot set pids.max: the container has no pids cgroup"),
         (True, "cannot set pids.max: the container has no pids cgroup"),
-        (False, f"cgroup: mkdir {hierarchy.survey()[1][0][1]}{_PARENT}: permission denied"),
+        (False, f"cgroup: make {hierarchy.survey()[1][0][1]}{_PARENT}: permission denied"),
     ):
         with subtests.test(rootless=rootless):
             reader, writer = os.pipe()
