@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import prctl  # type: ignore[import-untyped]
 
-from ociruntime import errors
+from ociruntime import cgroups, errors, lifecycle_sync
 from ociruntime.host import probe
 from ociruntime.plan import compile as compiler
 from ociruntime.plan import explain
@@ -61,6 +61,8 @@ def run(call: Call) -> int:
     options.no_pivot = no_pivot
     options.no_new_keyring = call.switch("no-new-keyring")
     options.console = bool((spec.get("process") or {}).get("terminal"))
+    _cgroup(call, spec, options)
+    _filter(spec, options)
     plan = compiler.compile_create(spec, facts, options)
     plan.warnings[:0] = warnings
     encode(plan, 3 + call.number("preserve-fds"))
@@ -71,6 +73,31 @@ def run(call: Call) -> int:
         sys.stdout.write(explain.text(plan, places, name))
     sys.stdout.flush()
     return 0
+
+
+def _cgroup(call: Call, spec: dict[str, Any], options: compiler.Options) -> None:
+    """Where the container's cgroup would be, and whether init would have to wait for it."""
+    kind = str(call.globals.get("cgroup-manager") or "cgroupfs")
+    if call.globals.get("systemd-cgroup") is True:
+        kind = "systemd"
+    manager = cgroups.manager(kind, (spec.get("linux") or {}).get("cgroupsPath"), options.id)
+    options.cgroup_dirs = {name: mount + path for name, mount, _, path in manager.mount_facts()}
+    barrier = manager.mode == "none" or lifecycle_sync.needs_barrier(spec.get("process") or {})
+    options.cgroup_join = "sync" if barrier else "clone3"
+
+
+def _filter(spec: dict[str, Any], options: compiler.Options) -> None:
+    """The seccomp filter, compiled without the cache, which is a file."""
+    profile = (spec.get("linux") or {}).get("seccomp")
+    if profile:
+        from ociruntime.host import seccomp, seccomp_compile
+
+        listener = any(
+            rule["action"] == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ()
+        )
+        options.seccomp_filter = seccomp_compile.compile_profile(profile)
+        options.seccomp_flags = seccomp.filter_flags(profile.get("flags"), listener)
+        options.seccomp_listener = listener
 
 
 def _as_creator(facts: Facts, creator: Facts) -> None:
