@@ -197,7 +197,7 @@ def version() -> str:
         from ociruntime.host import native
 
         lines.append("libseccomp: {}.{}.{}".format(*native.seccomp_version()))
-    except (ImportError, AttributeError):
+    except (ImportError, OSError):
         lines.append("libseccomp: none")
     return "\n".join(lines) + "\n"
 

@@ -60,15 +60,23 @@ def send_signal(container: state.Container, signum: int) -> None:
     """
     pidfd = open_init(container)
     try:
-        import _ocisys
+        if not _signal(pidfd, signum):
+            raise not_running()
+    finally:
+        posix.close(pidfd)
 
+
+def _signal(pidfd: int, signum: int) -> bool:
+    """Send a signal; False when the process is gone. Raises errors.Error."""
+    import _ocisys
+
+    try:
         _ocisys.pidfd_send_signal(pidfd, signum)
     except OSError as exc:
         if exc.errno == _ESRCH:
-            raise not_running() from exc
+            return False
         raise errors.from_os(exc, f"send {signals.name(signum)}") from exc
-    finally:
-        posix.close(pidfd)
+    return True
 
 
 def open_init(container: state.Container) -> int:
@@ -131,19 +139,20 @@ def kill_and_wait(container: state.Container) -> None:
     try:
         pidfd = open_init(container)
     except errors.Error:
-        pidfd = -1
+        return
     try:
-        if pidfd >= 0:
-            try:
-                kill(container, signals.SIGKILL, everything=False)
-            except errors.Error:
-                if container.process() is not None:
-                    raise
-            if not wait_exit(pidfd, _KILL_TIMEOUT):
-                raise errors.Error("container init still running")
+        _signal(pidfd, signals.SIGKILL)
+        # Meanwhile: what takes a while to import.
+        manager = cgroup(container)
+        if manager is not None:
+            if container.data.get("host_pids"):
+                manager.kill_all(signals.SIGKILL)
+            elif container.frozen():
+                manager.thaw()
+        if not wait_exit(pidfd, _KILL_TIMEOUT):
+            raise errors.Error("container init still running")
     finally:
-        if pidfd >= 0:
-            posix.close(pidfd)
+        posix.close(pidfd)
 
 
 def wait_exit(pidfd: int, seconds: float) -> bool:
@@ -239,30 +248,31 @@ def destroy(container: state.Container) -> None:
         )
 
 
+def end_creation(container: state.Container) -> None:
+    """Kill the init of a half-made container: its creator may wait for it for ever, and hold the lock."""
+    if container.data.get("phase") != "ready":
+        try:
+            send_signal(container, signals.SIGKILL)
+        except errors.Error as exc:
+            log.debug(f"init of a half-made container: {exc.message}")
+
+
 def delete(container: state.Container, *, force: bool, strict: bool = False) -> None:
-    """Delete a stopped or created container, with ``force`` one in any state.
+    """Delete a stopped or created container, with ``force`` one in any state; it is locked.
 
     ``strict``: by the letter of the specification, which lets only a stopped one be deleted. Raises errors.Error.
     """
-    if force and container.data.get("phase") != "ready":
-        # Its creator may wait for init for ever and hold the lock.
-        try:
-            send_signal(container, signals.SIGKILL)
-        except errors.Error:
-            log.debug("no init to kill")
-    container.lock()
     status = container.status(locked=True)
     allowed = (state.STOPPED,) if strict else (state.STOPPED, state.CREATED)
     if not force and status not in allowed:
         raise errors.Error(f"cannot delete container {container.id} that is not stopped: {status}")
-    if container.process() is not None:
+    if status != state.STOPPED or container.data.get("phase") != "ready":
         kill_and_wait(container)
     destroy(container)
 
 
 def pause(container: state.Container) -> None:
-    """Freeze a running or created container. Raises errors.Error."""
-    container.lock()
+    """Freeze a running or created container, which is locked. Raises errors.Error."""
     status = container.status(locked=True)
     if status not in (state.RUNNING, state.CREATED):
         raise errors.Error(f"container not running or created: {status}")
@@ -270,8 +280,7 @@ def pause(container: state.Container) -> None:
 
 
 def resume(container: state.Container) -> None:
-    """Thaw a paused container. Raises errors.Error."""
-    container.lock()
+    """Thaw a paused container, which is locked. Raises errors.Error."""
     if container.status(locked=True) != state.PAUSED:
         raise errors.Error("container not paused")
     _manager(container).thaw()

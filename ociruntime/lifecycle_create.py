@@ -64,6 +64,7 @@ class Creation:
         "pid_file",
         "pidfd_fd",
         "plan",
+        "process",
         "root",
         "spec",
         "start_later",
@@ -86,6 +87,7 @@ class Creation:
         self.bundle = ""
         self.config = b""
         self.spec: dict[str, Any] = {}
+        self.process: dict[str, Any] = {}
         self.linux: dict[str, Any] = {}
         self.hooks: dict[str, Any] = {}
         self.hooks_ran = False
@@ -149,8 +151,8 @@ def _read(creation: Creation) -> None:
     creation.hooks = creation.spec.get("hooks") or {}
     if creation.hooks.get("startContainer"):
         creation.gate = True  # they run while init waits
-    process = creation.spec.get("process") or {}
-    creation.terminal = process.get("terminal") is True
+    creation.process = creation.spec.get("process") or {}
+    creation.terminal = creation.process.get("terminal") is True
     console.check(creation.terminal, paths.get("console-socket"), creation.detach)
     creation.facts = probe.gather(creation.spec, creation.bundle, no_pivot=call.switch("no-pivot"))
     # Connected last: from here on nothing asks for the full interpreter, which would connect once more.
@@ -222,6 +224,9 @@ def _compile(creation: Creation) -> None:
     options.no_new_keyring = call.switch("no-new-keyring")
     options.console = creation.terminal
     options.gate = creation.gate
+    # Without a cgroup, by which it could be found, init must not go on before state.json names it.
+    barrier = creation.manager.mode == "none" or lifecycle_sync.needs_barrier(creation.process)
+    options.cgroup_join = "sync" if barrier else "clone3"
     if call.globals.get("strict") is True:
         options.umask = normalize.caller_umask
     if normalize.listen_fds:
@@ -274,7 +279,7 @@ def _record(creation: Creation) -> None:
         data["notify"] = True
     if "pid" not in kinds:
         data["host_pids"] = True
-    if not spec.get("process"):
+    if not creation.process:
         data["no_process"] = True
     later = {
         kind: hooks for kind, hooks in creation.hooks.items() if kind in _LATER_HOOKS and hooks
@@ -291,8 +296,8 @@ def _record(creation: Creation) -> None:
                 "metadata": profile.get("listenerMetadata", ""),
             }
     _snapshot(creation, state.CONFIG_FILE, creation.config)
-    if spec.get("process"):
-        template: dict[str, Any] = {"process": spec["process"], "namespaces": namespaces}
+    if creation.process:
+        template: dict[str, Any] = {"process": creation.process, "namespaces": namespaces}
         if "user" in kinds:
             template["users"] = [
                 creation.linux.get("uidMappings") or [],
@@ -369,17 +374,15 @@ def _launch(creation: Creation) -> None:
     """Start init; from here until it is ready it dies with this process."""
     if not creation.detach:
         foreground.hold_signals()
-    creation.init = launch.launch(
+    creation.init = lifecycle_sync.start_init(
         creation.plan,
         creation.encoded,
         creation.fds,
+        creation.manager,
+        creation.process,
         preserve_fds=creation.call.preserve_fds,
     )
     _close(creation)
-    creation.manager.attach(creation.init.pid)
-    adjustment = (creation.spec.get("process") or {}).get("oomScoreAdj")
-    if adjustment is not None:
-        lifecycle_sync.set_oom_score(creation.init.pid, adjustment)
     if creation.manager.mode == "none" or creation.hooks:
         # Else it is found by its cgroup when this process is killed.
         _record_init(creation)

@@ -43,6 +43,7 @@ class Execution:
         "init",
         "manager",
         "master",
+        "move",
         "pid_file",
         "pidfd",
         "pidfd_fd",
@@ -63,7 +64,7 @@ class Execution:
         self.call = call
         self.container = state.load(call.root(), call.args[0])
         self.detach = call.switch("detach")
-        self.terminal = False
+        self.terminal = self.move = False
         self.pid_file: str | None = None
         self.pidfd = self.console_fd = self.pidfd_fd = self.master = -1
         self.fds: list[int] = []
@@ -201,6 +202,10 @@ def _compile(execution: Execution) -> None:
     facts = probe.gather(None, "/", process=execution.process)
     options = context.Options(execution.container.id, "/")
     options.console = execution.terminal
+    # The first CPU affinity holds until the process is moved, so it cannot be born where it belongs.
+    execution.move = bool((execution.process.get("execCPUAffinity") or {}).get("initial"))
+    barrier = execution.move or lifecycle_sync.needs_barrier(execution.process)
+    options.cgroup_join = "sync" if barrier else "clone3"
     options.namespaces = template["namespaces"]
     users = template.get("users")
     if users:
@@ -226,18 +231,16 @@ def _close(execution: Execution) -> None:
 def _launch(execution: Execution) -> None:
     if not execution.detach:
         foreground.hold_signals()
-    init = launch.launch(
+    execution.init = lifecycle_sync.start_init(
         execution.plan,
         execution.encoded,
         execution.fds,
+        execution.manager,
+        execution.process,
         preserve_fds=execution.call.preserve_fds,
+        move=execution.move,
     )
-    execution.init = init
     _close(execution)
-    execution.manager.attach(init.pid)
-    adjustment = execution.process.get("oomScoreAdj")
-    if adjustment is not None:
-        lifecycle_sync.set_oom_score(init.pid, adjustment)
 
 
 def _kill(execution: Execution) -> None:

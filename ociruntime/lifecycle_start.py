@@ -27,11 +27,10 @@ _MESSAGE_MAX = 16 + 3072
 
 
 def start(container: state.Container) -> None:
-    """Start a created container: startContainer hooks, the program, poststart hooks. Raises errors.Error.
+    """Start a created container, which is locked: startContainer hooks, program, poststart hooks. Raises errors.Error.
 
     When a poststart hook fails, the container is killed and deleted (runtime-spec 1.3, Lifecycle 9).
     """
-    container.lock()
     data = container.data
     status = container.status(locked=True)
     if status == state.STOPPED:

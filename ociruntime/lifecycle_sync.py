@@ -9,7 +9,7 @@ import posix
 
 from ociruntime import container as lifecycle
 from ociruntime import errors, state
-from ociruntime.host import procfs
+from ociruntime.host import launch, procfs
 from ociruntime.plan import ops, words
 
 TYPE_CHECKING = False
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from ociruntime.cgroups.base import Manager
     from ociruntime.host.launch import Handlers, Init
     from ociruntime.lifecycle_create import Creation
 
@@ -24,21 +25,68 @@ if TYPE_CHECKING:
 def handlers(creation: Creation) -> Handlers:
     """One function for each tag."""
     return {
-        ops.TAG_CGROUP: nothing,  # joined when it was started
+        ops.TAG_CGROUP: nothing,
         ops.TAG_USERNS: lambda init: _write_maps(creation, init),
-        ops.TAG_RLIMITS: lambda init: set_rlimits(
-            init, (creation.spec.get("process") or {}).get("rlimits") or ()
-        ),
+        ops.TAG_RLIMITS: lambda init: set_rlimits(init, creation.process.get("rlimits") or ()),
         ops.TAG_NETWORK: lambda init: _move_devices(creation, init),
         ops.TAG_HOOKS: lambda init: _run_hooks(creation, init),
     }
 
 
+def start_init(
+    plan: ops.Plan,
+    encoded: bytes,
+    fds: list[int],
+    manager: Manager,
+    process: dict[str, Any],
+    *,
+    preserve_fds: int,
+    move: bool = False,
+) -> Init:
+    """Start init in its cgroup and give it its oom_score_adj. Raises errors.Error; it is gone then.
+
+    It joins as it is born (see Manager.open_for_join); with ``move`` it is moved afterwards, while it waits for that.
+    """
+    join_fds: list[int] = []
+    cgroup_fd = -1
+    try:
+        if not move:
+            cgroup_fd = manager.open_for_clone()
+            join_fds = manager.open_for_join()
+        init = launch.launch(
+            plan,
+            encoded,
+            fds,
+            preserve_fds=preserve_fds,
+            cgroup_fd=cgroup_fd,
+            join_fds=join_fds,
+        )
+    finally:
+        if cgroup_fd >= 0:
+            posix.close(cgroup_fd)
+        for fd in join_fds:
+            posix.close(fd)
+    try:
+        if move:
+            manager.attach(init.pid)
+        if process.get("oomScoreAdj") is not None:
+            _set_oom_score(init.pid, process["oomScoreAdj"])
+    except BaseException:
+        init.kill_and_reap()
+        raise
+    return init
+
+
+def needs_barrier(process: dict[str, Any]) -> bool:
+    """Whether init must wait (TAG_CGROUP) for what start_init() does after it was born."""
+    return process.get("oomScoreAdj") is not None
+
+
 def nothing(init: Init) -> None:
-    """Nothing is left to do at this rendezvous."""
+    """Nothing is left to do here: start_init() has moved it into its cgroup."""
 
 
-def set_oom_score(pid: int, adjustment: int) -> None:
+def _set_oom_score(pid: int, adjustment: int) -> None:
     """process.oomScoreAdj, by the parent: lowering it takes a privilege that init gives up. Raises errors.Error."""
     try:
         directory = procfs.open_pid(pid)

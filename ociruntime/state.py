@@ -352,8 +352,8 @@ def not_found() -> errors.Error:
     return errors.Error(NOT_FOUND)
 
 
-def load(root: str, container_id: str) -> Container:
-    """Open an existing container. Raises errors.Error (``container does not exist``)."""
+def load(root: str, container_id: str, *, lock: bool = False) -> Container:
+    """Open an existing container, and with ``lock`` lock it. Raises errors.Error (``container does not exist``)."""
     check_id(container_id)
     path = f"{root}/{container_id}"
     try:
@@ -362,7 +362,12 @@ def load(root: str, container_id: str) -> Container:
         if exc.errno == _ENOENT:
             raise not_found() from exc
         raise errors.from_os(exc, f"open {path}") from exc
-    return Container(container_id, path, fd, _read_state(fd))
+    container = Container(container_id, path, fd, {})
+    if lock:
+        container.lock()
+    else:
+        container.data = _read_state(fd)
+    return container
 
 
 def claim(root: str, container_id: str) -> Container:

@@ -13,7 +13,9 @@ def run(call: Call) -> int:
     """Delete; with --force an unknown id is silently fine."""
     force = call.switch("force")
     try:
-        target = state.load(call.root(), call.args[0])
+        if force:
+            container.end_creation(state.load(call.root(), call.args[0]))
+        target = state.load(call.root(), call.args[0], lock=True)
         container.delete(target, force=force, strict=call.globals.get("strict") is True)
     except errors.Error as exc:
         if force and exc.message == state.NOT_FOUND:

@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 def run(call: Call) -> int:
     """Pause; prints nothing."""
-    container.pause(state.load(call.root(), call.args[0]))
+    container.pause(state.load(call.root(), call.args[0], lock=True))
     return 0

@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 def run(call: Call) -> int:
     """Resume; prints nothing."""
-    container.resume(state.load(call.root(), call.args[0]))
+    container.resume(state.load(call.root(), call.args[0], lock=True))
     return 0

@@ -13,5 +13,5 @@ def run(call: Call) -> int:
     """Start; prints nothing."""
     from ociruntime import lifecycle_start
 
-    lifecycle_start.start(state.load(call.root(), call.args[0]))
+    lifecycle_start.start(state.load(call.root(), call.args[0], lock=True))
     return 0
