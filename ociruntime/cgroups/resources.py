@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 BASE = "/linux/resources"
 MAX_INT64 = (1 << 63) - 1
 
-# The v1 controller behind each object of linux.resources (cpu: also cpuset).
-V1_CONTROLLER = {
-    "memory": "memory",
-    "pids": "pids",
-    "blockIO": "blkio",
-    "hugepageLimits": "hugetlb",
-    "rdma": "rdma",
+# The (v1, v2) controller behind each object of linux.resources with a single one.
+CONTROLLERS = {
+    "memory": ("memory", "memory"),
+    "pids": ("pids", "pids"),
+    "blockIO": ("blkio", "io"),
+    "hugepageLimits": ("hugetlb", "hugetlb"),
+    "rdma": ("rdma", "rdma"),
 }
 
 # cpu properties that can be set to 0; a kernel without the file (< 5.14, < 5.15) does as if it were 0.
@@ -51,6 +51,18 @@ _STRUCTURAL = (
 def fail(message: str, pointer: str, hint: str | None = None) -> errors.Error:
     """An error about one value of linux.resources."""
     return errors.Error(message, pointer=pointer, hint=hint)
+
+
+def asks(key: str, resources: Resources) -> bool:
+    """Whether an object of linux.resources holds any limit: engines send zeros and empty objects too."""
+    value = resources.get(key)
+    if not value:
+        return False
+    if key == "pids":
+        return value.get("limit") is not None
+    if key in ("memory", "blockIO"):
+        return any(value.values())
+    return True
 
 
 def shares_to_weight(shares: int) -> int:

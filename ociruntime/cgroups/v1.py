@@ -196,22 +196,18 @@ class V1Manager(Manager):
 
     def _split(self, resources: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
         """What v1 controllers do, and what a controller of the cgroup2 tree has to do instead."""
-        from ociruntime.cgroups.resources import V1_CONTROLLER
+        from ociruntime.cgroups.resources import CONTROLLERS, asks
 
-        theirs = {
-            key: resources[key]
-            for key, controller in V1_CONTROLLER.items()
-            if resources.get(key) and self._place(controller) is None
-        }
         unified = self._unified()
-        if not theirs or unified is None:
+        missing = [
+            key
+            for key, (controller, _) in CONTROLLERS.items()
+            if asks(key, resources) and self._place(controller) is None
+        ]
+        if not missing or unified is None:
             return resources, {}
-        enabled = (files.read_or_none(unified.mount + "/cgroup.controllers") or "").split()
-        theirs = {
-            key: value
-            for key, value in theirs.items()
-            if V1_CONTROLLER[key].replace("blkio", "io") in enabled
-        }
+        there = (files.read_or_none(unified.mount + "/cgroup.controllers") or "").split()
+        theirs = {key: resources[key] for key in missing if CONTROLLERS[key][1] in there}
         ours = {key: value for key, value in resources.items() if key not in theirs}
         return ours, theirs
 

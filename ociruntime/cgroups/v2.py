@@ -30,14 +30,6 @@ _DELEGATE_DEFAULT = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 # controllers that a threaded cgroup can have
 _THREADED = ("cpu", "cpuset", "perf_event", "pids")
 
-_CONTROLLERS = {
-    "memory": "memory",
-    "pids": "pids",
-    "blockIO": "io",
-    "hugepageLimits": "hugetlb",
-    "rdma": "rdma",
-}
-
 
 class V2Manager(Manager):
     """The unified hierarchy. ``mount``: its root; ``made``: parents of the leaf that are made by this container."""
@@ -102,20 +94,23 @@ class V2Manager(Manager):
             if self.tolerates(exc):
                 return
             raise errors.from_os(
-                exc, f"cgroup: mkdir {self._leaf}", pointer="/linux/cgroupsPath"
+                exc, f"cgroup: make {self._leaf}", pointer="/linux/cgroupsPath"
             ) from None
-        self.enable(self.needed(resources or {}))
+        needed = self.needed(resources or {})
+        self.enable(needed)
         kind = files.read_or_none(self._leaf + "/cgroup.type")
         if kind and kind.strip() == "domain invalid":
-            self._make_threaded(self.needed(resources or {}))
+            self._make_threaded(needed)
         if delegate_uid is not None:
             self._delegate(delegate_uid)
 
     def needed(self, resources: Mapping[str, Any]) -> dict[str, str]:
         """Controllers that the resources cannot do without, with the JSON pointer of what asks for each."""
+        from ociruntime.cgroups.resources import CONTROLLERS, asks
+
         out = {}
-        for key, controller in _CONTROLLERS.items():
-            if resources.get(key):
+        for key, (_, controller) in CONTROLLERS.items():
+            if asks(key, resources):
                 out[controller] = f"/linux/resources/{key}"
         cpu = resources.get("cpu") or {}
         for key, value in cpu.items():

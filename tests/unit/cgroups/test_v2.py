@@ -121,8 +121,9 @@ def test_controller_that_cannot_be_enabled(
 
     monkeypatch.setattr(files, "write", write)
     tree.fill(tree.root, "cpu memory", "")
+    nothing = {"memory": {"limit": 0, "disableOOMKiller": False}, "blockIO": {}, "pids": {}}
     with subtests.test("not needed"):
-        tree.manager("/x", rootless=False).create({"cpu": {"shares": 5}})
+        tree.manager("/x", rootless=False).create({"cpu": {"shares": 5}, **nothing})
         assert written == ["+cpu"]
     with subtests.test("needed"), pytest.raises(errors.Error) as info:
         tree.manager("/y", rootless=False).create({"memory": {"limit": 5}})
