@@ -32,8 +32,8 @@ static int open_target(int root, const char *path, int target, uint64_t resolve)
     int fd = open_in_root(root, path, O_PATH, resolve);
 
     if (fd == -ENOENT && target != TARGET_EXISTS) {
-        fd = target == TARGET_DIR ? make_directory(root, path, 0755, PLAN_NONE, PLAN_NONE)
-                                  : make_file(root, path, 0644, PLAN_NONE, PLAN_NONE);
+        fd = target == TARGET_FILE ? make_file(root, path, 0644, PLAN_NONE, PLAN_NONE)
+                                   : make_directory(root, path, 0755, PLAN_NONE, PLAN_NONE);
         if (fd < 0)
             return fd;
         close_fd(fd);
@@ -65,10 +65,32 @@ int attach(int tree, int root, const char *path, int target, uint64_t resolve) {
     return result;
 }
 
-int op_attach(const struct plan_op *op) {
-    int tree = slot(op->arg[0]);
-    int result = attach(tree, slot(op->arg[1]), blob(op->arg[2]), (int)op->arg[3], op->arg[4]);
+/* What the image has in a directory is covered, what its mode allows is not: /tmp stays open to all. */
+static int take_mode(int tree, int root, const char *path, uint64_t resolve) {
+    struct statx about;
+    int covered = open_in_root(root, path, O_PATH | O_DIRECTORY, resolve), result, top;
 
+    if (covered < 0)
+        return 0; /* nothing there, or nothing that can be attached to */
+    result = look(covered, &about);
+    close_fd(covered);
+    if (result < 0)
+        return result;
+    top = (int)CALL(openat, tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    if (top < 0)
+        return top;
+    result = (int)CALL(fchmod, top, about.stx_mode & 07777);
+    close_fd(top);
+    return result;
+}
+
+int op_attach(const struct plan_op *op) {
+    int tree = slot(op->arg[0]), root = slot(op->arg[1]);
+    const char *path = blob(op->arg[2]);
+    int result = op->arg[3] == TARGET_LIKE ? take_mode(tree, root, path, op->arg[4]) : 0;
+
+    if (result == 0)
+        result = attach(tree, root, path, (int)op->arg[3], op->arg[4]);
     if (result < 0)
         return result;
     if (op->arg[5] != op->arg[0]) {

@@ -109,6 +109,7 @@ enum plan_code {
 #define TARGET_EXISTS 0u /* TARGET_*: what ATTACH makes where the path is missing */
 #define TARGET_DIR 1u
 #define TARGET_FILE 2u
+#define TARGET_LIKE 3u /* a directory; the tree takes over the mode of one that is there */
 
 #define PIVOT_ROOT 0u   /* pivot_root(".", "."), old root detached */
 #define PIVOT_MOVE 1u   /* --no-pivot: MS_MOVE and chroot */

@@ -254,7 +254,10 @@ def _file_system(
     if kind == "proc" or kind == "sysfs" or destination in _IN_ORDINARY_DIRECTORY:
         resolve = words.RESOLVE_NO_SYMLINKS
     kept = tree if delayed else ops.NONE
-    plan.add(origin, ops.ATTACH, tree, ctx.root, destination, ops.TARGET_DIR, resolve, kept)
+    target = ops.TARGET_DIR
+    if kind == "tmpfs" and not any(item.startswith("mode=") for item in data):
+        target = ops.TARGET_LIKE
+    plan.add(origin, ops.ATTACH, tree, ctx.root, destination, target, resolve, kept)
     if delayed:
         late.append((origin, tree))
 

@@ -116,6 +116,19 @@ def test_targets(machine: Machine, rootfs: Path, subtests: SubTests) -> None:
                 assert result.output
 
 
+def test_mode_taken_over(machine: Machine, rootfs: Path) -> None:
+    """TARGET_LIKE: the mode of what is there, none where nothing is."""
+    (rootfs / "closed").mkdir()
+    (rootfs / "closed").chmod(0o1750)
+    plan, root = rooted(rootfs)
+    for path in ("/closed", "/missing"):
+        tree = plan.slot()
+        plan.add("", ops.FSMOUNT, tree, "tmpfs", "tmpfs", (), 0, 0)
+        plan.add("", ops.ATTACH, tree, root, path, ops.TARGET_LIKE, 0, NONE)
+    output = machine.run(in_root(plan, root, "stat -c %a /closed /missing"))
+    assert output.output.split() == ["1750", "1777"]
+
+
 def test_the_same_target_twice(machine: Machine, rootfs: Path) -> None:
     """The last mount covers those before."""
     plan, root = rooted(rootfs)

@@ -102,6 +102,19 @@ def test_read_only_comes_after_what_is_made_inside(destination: str, kind: str) 
     assert position(plan, ops.SETATTR, tree=tree) > position(plan, ops.SYMLINK, path="/dev/ptmx")
 
 
+@pytest.mark.parametrize(
+    ("kind", "words_", "target"),
+    [
+        ("tmpfs", ("size=1",), ops.TARGET_LIKE),
+        ("tmpfs", ("mode=700",), ops.TARGET_DIR),
+        ("mqueue", (), ops.TARGET_DIR),
+    ],
+)
+def test_mode_of_a_tmpfs(kind: str, words_: tuple[str, ...], target: int) -> None:
+    """Without one of its own it takes over that of the directory below, as with runc."""
+    assert found(made(mount("/tmp", kind, "", *words_)), ops.ATTACH)[0][3] == target
+
+
 def test_order_and_repetition_are_kept() -> None:
     plan = made(mount("/a", "tmpfs"), mount("/a", "", "/src", "bind"), mount("/a/b", "tmpfs"))
     assert [arguments[2] for arguments in found(plan, ops.ATTACH)] == ["/a", "/a", "/a/b"]
