@@ -67,7 +67,7 @@ def compile_create(spec: dict[str, Any], facts: Facts, options: Options) -> Plan
     _kernel_names(ctx, spec, linux)
     _memory_and_personality(ctx, linux)
     if program:
-        process.become(ctx, program, console)
+        process.become(ctx, program, console, gate=options.gate)
     elif options.gate:
         plan.add("", ops.GATE, plan.fds.index("gate"))
     return plan
@@ -273,7 +273,6 @@ def compile_exec(program: dict[str, Any], facts: Facts, options: Options) -> Pla
     """
     ctx = Context(facts, options)
     plan = ctx.plan
-    options.gate = False
     pidfd = plan.fd("pidfd")
     ctx.procfs = plan.fd("procfs")
     own_mounts = bool(options.namespaces & words.NEWNS)
@@ -295,7 +294,7 @@ def compile_exec(program: dict[str, Any], facts: Facts, options: Options) -> Pla
     else:
         plan.add("", ops.PIVOT, ctx.root, ops.PIVOT_CHROOT)
     console = _console(ctx, program, 0) if options.console else ops.NONE
-    process.become(ctx, program, console)
+    process.become(ctx, program, console, gate=False)
     return plan
 
 

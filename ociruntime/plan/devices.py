@@ -101,16 +101,8 @@ def add(ctx: Context, devices: list[Device] | None) -> None:
 def hide(ctx: Context, linux: dict[str, Any]) -> None:
     """readonlyPaths, then maskedPaths, which may lie above them; an absent path is fine."""
     plan, root = ctx.plan, ctx.root
-    errnos = words.ENOTDIR
     for index, path in enumerate(linux.get("readonlyPaths") or ()):
-        plan.add(
-            f"/linux/readonlyPaths/{index}",
-            ops.READONLY,
-            root,
-            clean(path),
-            flags=ops.F_IGNORE,
-            errnos=errnos,
-        )
+        plan.add(f"/linux/readonlyPaths/{index}", ops.READONLY, root, clean(path))
     masked = linux.get("maskedPaths") or ()
     if not masked:
         return
@@ -133,13 +125,4 @@ def hide(ctx: Context, linux: dict[str, Any]) -> None:
         "/linux/maskedPaths", ops.FSMOUNT, empty, "tmpfs", "tmpfs", data, len(data), attributes
     )
     for index, path in enumerate(masked):
-        plan.add(
-            f"/linux/maskedPaths/{index}",
-            ops.MASK,
-            root,
-            clean(path),
-            null,
-            empty,
-            flags=ops.F_IGNORE,
-            errnos=errnos,
-        )
+        plan.add(f"/linux/maskedPaths/{index}", ops.MASK, root, clean(path), null, empty)

@@ -11,7 +11,7 @@ ATIME_MASK, NODIRATIME, IDMAP, NOSYMFOLLOW = 0x70, 0x80, 0x100000, 0x200000
 
 MS_REC = 0x4000
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
-MS_BIND, MS_REMOUNT = 4096, 32
+MS_REMOUNT = 32
 
 # word → (MOUNT_ATTR_* set, cleared). A change of atime always clears the whole field first.
 ATTRIBUTES = {

@@ -46,7 +46,6 @@ def read(ctx: Context, spec: dict[str, Any]) -> list[Entry]:
     if notify:
         options = mount_options.parse(["bind", "nosuid", "noexec", "nodev", "ro"])
         mount = {"destination": "/run/notify", "source": notify}
-        ctx.facts.sources[len(mounts)] = "dir"
         entries.append((len(mounts), "", "/run/notify", "", options, mount))
         _bind_source(ctx, len(mounts), "", options, mount)
     return entries
@@ -56,7 +55,9 @@ def _bind_source(
     ctx: Context, index: int, origin: str, options: Options, mount: dict[str, Any]
 ) -> None:
     """Check a bind mount's source and, when the parent opens it, say what it has to make of it."""
-    source = host_path(ctx, mount.get("source") or "")
+    if not mount.get("source"):
+        raise refuse("bind mount without a source", origin)
+    source = host_path(ctx, mount["source"])
     kind = ctx.facts.sources.get(index, "dir")
     if kind.__class__ is int:
         raise refuse(
@@ -126,7 +127,7 @@ def add(ctx: Context, entries: list[Entry], label: str) -> None:
             _remount(ctx, origin, destination, kind, options)
         elif options.bind is not None:
             _bind(ctx, index, origin, destination, options, mount)
-        elif kind == "cgroup" or kind == "cgroup2":
+        elif kind == "cgroup":
             from ociruntime.plan import cgroup_mounts
 
             cgroup_mounts.add(ctx, origin, destination, options)
@@ -143,7 +144,7 @@ def _bind(
         tree = plan.fds.index(f"mount:{index}")
     else:
         tree = plan.slot()
-        source = host_path(ctx, mount.get("source") or "")
+        source = host_path(ctx, mount["source"])
         plan.add(
             origin, ops.TREE, tree, ops.NONE, source, words.AT_RECURSIVE if options.bind else 0, 0
         )

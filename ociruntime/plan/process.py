@@ -257,7 +257,7 @@ def groups(ctx: Context, user: dict[str, Any]) -> tuple[int | bytes, int]:
     return _struct.pack(f"={len(extra)}I", *extra), 0
 
 
-def become(ctx: Context, process: dict[str, Any], console: int) -> None:
+def become(ctx: Context, process: dict[str, Any], console: int, *, gate: bool) -> None:
     """From the finished root to the executed program, see the order in docs/architecture.md."""
     plan, options = ctx.plan, ctx.options
     user = process["user"]
@@ -304,7 +304,7 @@ def become(ctx: Context, process: dict[str, Any], console: int) -> None:
     program = process["args"][0]
     path = variables.get("PATH")
     plan.add("/process/args/0", ops.FIND_EXE, program, ops.NONE if path is None else path[5:])
-    if options.gate:
+    if gate:
         plan.add("", ops.GATE, plan.fds.index("gate"))
     if ctx.late_limit is not None:
         _limit_call(ctx, *ctx.late_limit)

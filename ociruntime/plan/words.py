@@ -178,17 +178,7 @@ PR_SET_NO_NEW_PRIVS = 38
 KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_SETPERM, KEY_SPEC_SESSION_KEYRING = 1, 5, -3
 
 # errno numbers in the order of asm-generic/errno-base.h and errno.h, the same on both machines.
-EPERM, ENOENT, EACCES, EBUSY, EEXIST, ENOTDIR, EINVAL, EROFS, ENOSYS = (
-    1,
-    2,
-    13,
-    16,
-    17,
-    20,
-    22,
-    30,
-    38,
-)
+EPERM, ENOENT, EACCES, EBUSY, EEXIST, EINVAL, EROFS, ENOSYS = 1, 2, 13, 16, 17, 22, 30, 38
 
 AT_RECURSIVE = 0x8000
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 0x01, 0x02, 0x04
