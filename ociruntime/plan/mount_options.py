@@ -64,7 +64,6 @@ IGNORED = frozenset(("", "defaults", "silent", "loud", "iversion", "noiversion")
 
 BIND = {"bind": False, "rbind": True}
 IDMAPPED = {"idmap": False, "ridmap": True}
-# What engines put on bind mounts for their own use (reference: podman and docker volumes).
 FLAGS = ("remount", "tmpcopyup")
 
 # MOUNT_ATTR_* → MS_*, for mount(2).
