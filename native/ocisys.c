@@ -60,11 +60,15 @@ static PyObject *sys_prctl(PyObject *Py_UNUSED(module), PyObject *args) {
 }
 
 static PyObject *sys_reset_signals(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    static const long by_default[8]; /* struct sigaction as the kernel has it: SIG_DFL and nothing else */
     sigset_t none;
 
-    /* SIGKILL, SIGSTOP and libc's own two refuse; nothing else can. */
+    /* SIGKILL and SIGSTOP refuse; 32 and 33 are libc's own, but a caller may have left them ignored all the same. */
     for (int signum = 1; signum < NSIG; signum++)
-        signal(signum, signum == SIGPIPE ? SIG_IGN : SIG_DFL);
+        if (signum == 32 || signum == 33)
+            syscall(SYS_rt_sigaction, signum, by_default, NULL, 8);
+        else
+            signal(signum, signum == SIGPIPE ? SIG_IGN : SIG_DFL);
     sigemptyset(&none);
     if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);

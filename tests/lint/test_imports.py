@@ -140,7 +140,7 @@ def test_one_module_imports_the_shim(repository: Path) -> None:
 
 
 def test_subprocess_stays_where_it_is(repository: Path, subtests: SubTests) -> None:
-    """The runtime starts programs by its own means (hooks, init); ``os.system`` and ``preexec_fn`` are not used at all."""
+    """The runtime starts programs by its own means (hooks, init), never ``os.system`` or ``preexec_fn``."""
     for name, path in imports.modules(repository).items():
         with subtests.test(module=name):
             text = path.read_text()
