@@ -169,12 +169,14 @@ def _pivot(ctx: Context, own_mounts: bool) -> None:
         plan.add("/root/path", ops.PIVOT, ctx.root, ops.PIVOT_ROOT)
     else:
         # The old root stays reachable from inside: the host's procfs and sysfs must not.
-        denied = ops.errno_set(words.EPERM, words.EINVAL)
+        denied = ops.errno_set(words.EPERM, words.EINVAL, words.ENOENT)
         inside = facts.rootfs.rstrip("/") + "/"
         for point, kind in facts.mounts:
             if (kind == "proc" or kind == "sysfs") and not point.startswith(inside):
                 ctx.call("", "umount2", point, 2, flags=ops.F_ALT, errnos=denied)  # MNT_DETACH
-                ctx.call("", "mount", "tmpfs", point, "tmpfs", 0, 0)
+                # What lay below another one is gone with it.
+                gone = {"flags": ops.F_IGNORE, "errnos": words.ENOENT}
+                ctx.call("", "mount", "tmpfs", point, "tmpfs", 0, 0, **gone)
         plan.add("/root/path", ops.PIVOT, ctx.root, ops.PIVOT_MOVE)
     if ctx.propagation:
         ctx.call("/linux/rootfsPropagation", "mount", 0, "/", 0, ctx.propagation, 0)

@@ -90,7 +90,7 @@ def everything(spec: dict[str, Any]) -> None:
     spec["hooks"] = {"createContainer": [{"path": "/bin/hook"}]}
     process = spec["process"]
     process["user"] = {"uid": 7, "gid": 8, "umask": 0o077, "additionalGids": [9, 10]}
-    process["cwd"] = "/work//dir/../here"
+    process["cwd"] = "/app//dir/../here"
     process["noNewPrivileges"] = False
     process["scheduler"] = {
         "policy": "SCHED_BATCH",

@@ -440,6 +440,58 @@ def test_without_a_mount_namespace_nothing_is_mounted(change: dict[str, Any]) ->
         create(config("pid", **change))
 
 
+def test_no_pivot_takes_the_hosts_proc_and_sys_away() -> None:
+    """The old root stays reachable: nothing in it may show the host (runc's msMoveRoot)."""
+    table = [
+        ("/", "ext4"),
+        ("/proc", "proc"),
+        ("/sys", "sysfs"),
+        ("/bundle/rootfs/proc", "proc"),
+        ("/dev", "tmpfs"),
+    ]
+    plan = create(config(), facts(mounts=table), no_pivot=True)
+    assert calls(plan, "umount2") == [("/proc", 2), ("/sys", 2)]
+    index = position(plan, ops.SYSCALL, call=words.SYSCALLS["x86_64"]["umount2"])
+    assert plan.ops[index][1:3] == (ops.F_ALT, ops.errno_set(1, 22, 2))
+    assert plan.ops[index + 1][3][2:5] == ("/proc", "tmpfs", 0)
+    assert found(plan, ops.PIVOT)[0][1] == ops.PIVOT_MOVE
+
+
+@pytest.mark.parametrize("word", ["private", "rprivate"])
+def test_no_pivot_and_a_private_root(word: str) -> None:
+    with pytest.raises(errors.Error, match="--no-pivot"):
+        create(config(linux={"rootfsPropagation": word}), no_pivot=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "before", "after"),
+    [
+        ("", SLAVE, None),
+        ("slave", SLAVE, mo.MS_SLAVE),
+        ("rshared", SLAVE, mo.MS_SHARED | mo.MS_REC),
+        ("private", mo.MS_PRIVATE | mo.MS_REC, mo.MS_PRIVATE),
+        ("unbindable", SLAVE, mo.MS_UNBINDABLE),
+    ],
+)
+def test_propagation_of_the_root(word: str, before: int, after: int | None) -> None:
+    plan = create(config(linux={"rootfsPropagation": word}))
+    flags = [arguments[3] for arguments in calls(plan, "mount")]
+    assert flags == [before] if after is None else flags == [before, after]
+    root = plan.fds.index("rootfs")
+    assert (root, 0, 0, before & ~mo.MS_REC, words.AT_RECURSIVE, ops.NONE) in found(
+        plan, ops.SETATTR
+    )
+    assert position(plan, ops.SETATTR, root=root) < position(plan, ops.ROOT)
+
+
+def test_read_only_root() -> None:
+    plan = create(config(root={"path": "r", "readonly": True}))
+    root = found(plan, ops.ROOT)[0][0]
+    index = position(plan, ops.SETATTR, root=root)
+    assert plan.ops[index][3] == (root, mo.RDONLY, 0, 0, 0, ops.NONE)
+    assert position(plan, ops.SYMLINK) < index < position(plan, ops.PIVOT)
+
+
 def test_chroot_without_a_mount_namespace() -> None:
     plan = create(config("pid", mounts=[]))
     for code in (ops.ROOT, ops.ATTACH, ops.SETATTR, ops.FSMOUNT):
