@@ -108,6 +108,10 @@ int op_root(const struct plan_op *op) {
     int tree = op->arg[1] == PLAN_NONE ? -1 : slot(op->arg[1]), result;
     int target = open_how(AT_FDCWD, blob(op->arg[2]), O_PATH | O_DIRECTORY, 0, RESOLVE_NO_MAGICLINKS);
 
+    /* The mapped root may not walk the host's path (a bundle below /root, mode 0700); where the tree hangs until the
+     * pivot is all the same then. */
+    if (target == -EACCES && tree >= 0)
+        target = open_how(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0, RESOLVE_NO_MAGICLINKS);
     if (target < 0)
         return target;
     if (op->arg[1] == PLAN_NONE)
