@@ -39,7 +39,7 @@ def test_sysctl() -> None:
     assert position(plan, ops.PIVOT) < position(plan, ops.WRITE) < position(plan, ops.IDS)
 
 
-@pytest.mark.parametrize("key", ["kernel/../../etc", "..", "../x"])
+@pytest.mark.parametrize("key", ["kernel/../../etc", "a.//.b", "x/.."])
 def test_sysctl_stays_in_its_tree(key: str) -> None:
     with pytest.raises(errors.Error, match="is not a name"):
         create(config(linux={"sysctl": {key: "1"}}))
