@@ -156,7 +156,8 @@ class Running:
             return None
         if not data:
             return None
-        return Message(*HEAD.unpack_from(data), data[HEAD.size :], fds, pid)
+        kind, op, error, value = HEAD.unpack_from(data)
+        return Message(kind, op, error, value, data[HEAD.size :], fds, pid)
 
     def go(self, tag: int) -> None:
         self.native.channel_send(self.channel, HEAD.pack(ops.MSG_GO, 0, 0, tag))

@@ -22,9 +22,11 @@ def test_corpus_is_accepted_and_refused(native: ModuleType) -> None:
         assert (fault is None) is name.startswith("good-"), name
 
 
-def build(repository: Path, compiler: str, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+def build(
+    repository: Path, compiler: str, out: Path, *flags: str
+) -> subprocess.CompletedProcess[str]:
     sources = [repository / "native" / name for name in ("fuzz_check.c", "check.c")]
-    command = [compiler, *FLAGS, *flags, *sources, "-o", out]
+    command: list[str | Path] = [compiler, *FLAGS, *flags, *sources, "-o", out]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -302,12 +302,12 @@ def mask(plan: Plan, root: int, *paths: str) -> None:
         plan.add("", ops.MASK, root, path, null, empty)
 
 
-def null_devices(null: Path, canary: Path) -> dict[str, Callable[[], None]]:
+def null_devices(null: Path, canary: Path) -> dict[str, Callable[[], object]]:
     return {
         "missing": lambda: None,
         "link to the host": lambda: null.symlink_to(canary / "secret"),
         "link inside": lambda: null.symlink_to("/bin/busybox"),
-        "file": lambda: null.write_text("no device") and None,
+        "file": lambda: null.write_text("no device"),
         "other device": lambda: os.mknod(null, CHR | 0o666, RDEV_ZERO),
         "device": lambda: os.mknod(null, CHR | 0o666, RDEV_NULL),
         "directory": null.mkdir,
@@ -414,10 +414,10 @@ def test_terminal_without_devpts(
     before = snapshot(canary)
     for number in range(10):
         (pts / str(number)).symlink_to(canary / "secret")
-    makers = {
+    makers: dict[str, tuple[Callable[[], object], str]] = {
         "missing": (lambda: None, "ENOENT"),
         "link to the host": (lambda: (pts / "ptmx").symlink_to(canary / "ptmx"), "ENOENT"),
-        "file": (lambda: (pts / "ptmx").write_text("") and None, "ENXIO"),
+        "file": (lambda: (pts / "ptmx").write_text(""), "ENXIO"),
         "other device": (lambda: os.mknod(pts / "ptmx", CHR | 0o666, RDEV_ZERO), "ENXIO"),
         # the right numbers, but not on devpts
         "node": (lambda: os.mknod(pts / "ptmx", CHR | 0o666, os.makedev(5, 2)), "ENXIO"),
@@ -541,7 +541,7 @@ def test_skip_same(machine: Machine, subtests: SubTests) -> None:
 def test_the_old_root_is_gone(machine: Machine, rootfs: Path, subtests: SubTests) -> None:
     """After PIVOT nothing of the host is mounted or reached; MOVE and CHROOT enter the root as well."""
     for method, mounts in ((ops.PIVOT_ROOT, 2), (ops.PIVOT_MOVE, None), (ops.PIVOT_CHROOT, None)):
-        with subtests.test(method):
+        with subtests.test(str(method)):
             plan, root = rooted(rootfs)
             mount_new(plan, root, "proc", "/proc")
             plan.clone_flags |= NEWPID

@@ -427,7 +427,7 @@ def answer_all(listener: int) -> list[int]:
     """Let every call go on, until nobody is left; the numbers of the calls."""
     import select
 
-    calls = []
+    calls: list[int] = []
     receive, send, continue_flag = 0xC0502100, 0xC0182101, 1
     poll = select.poll()
     poll.register(listener, select.POLLIN)

@@ -548,7 +548,7 @@ def test_home(machine: Machine, rootfs: Path, subtests: SubTests) -> None:
     (rootfs / "etc").mkdir()
     (rootfs / "etc/passwd").write_text(lines)
     for uid, home in homes.items():
-        with subtests.test(uid):
+        with subtests.test(str(uid)):
             plan, root = rooted(rootfs)
             plan.add("", ops.HOME, root, uid)
             assert machine.run(in_root(plan, root, "echo $HOME")).output == home + "\n"
