@@ -74,6 +74,7 @@ def test_runs_as_root(installed: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [installed, "-m", "ociruntime.demo", tmp_path / "demo-bundle"],
         cwd=tmp_path,
+        env=dict(os.environ, COLUMNS="200"),
         capture_output=True,
         text=True,
         timeout=120,
@@ -110,7 +111,7 @@ def test_runs_as_an_ordinary_user(installed: Path) -> None:
             [installed, "-m", "ociruntime.demo", f"{home}/demo-bundle"],
             **who,
             cwd=home,
-            env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": home},
+            env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": home, "COLUMNS": "200"},
             capture_output=True,
             text=True,
             timeout=120,
