@@ -433,3 +433,85 @@ def test_exec_follows_init_into_its_cgroup(real: V2Manager) -> None:
     (place_of(real) / "cgroup.subtree_control").write_text("+" + controllers[0])
     assert real.for_exec((), pid).path == real.path + "/init.scope"
     kit.discard(pid)
+
+
+@pytest.fixture
+def whole() -> Iterator[V2Manager]:
+    """A container's cgroup on a machine that has every controller on v2."""
+    if cgroups.detect() != "v2":
+        pytest.skip("no pure cgroup v2 machine")
+    with kit.cgroup2():
+        made = cgroups.manager("cgroupfs", f"/ociruntime-test-{os.getpid()}/a/b", "x")
+        assert isinstance(made, V2Manager)
+        yield made
+        made.kill_all()
+        made.delete()
+        assert not made.exists()
+        assert not place_of(made).parent.parent.exists()
+
+
+@pytest.mark.root
+def test_real_limits(whole: V2Manager, subtests: SubTests) -> None:
+    res: dict[str, Any] = {
+        "cpu": {"shares": 1024, "quota": 50000, "period": 100000, "cpus": "0", "mems": "0"},
+        "memory": {"limit": 64 << 20, "swap": 96 << 20, "reservation": 32 << 20},
+        "pids": {"limit": 33},
+        "blockIO": {"weight": 500},
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}],
+        "unified": {"memory.high": "50331648", "cgroup.max.depth": "7"},
+    }
+    whole.create(res)
+    place = place_of(whole)
+    controllers = (place / "cgroup.controllers").read_text().split()
+    if not (place / "io.weight").exists() and not (place / "io.bfq.weight").exists():
+        del res["blockIO"]
+    if "hugetlb" not in controllers:
+        del res["hugepageLimits"]
+    if not (place / "memory.swap.max").exists():
+        del res["memory"]["swap"]
+    whole.apply_limits(res, False, [])
+    for name, expected in (
+        ("cpu.weight", "100"),
+        ("cpu.max", "50000 100000"),
+        ("cpuset.cpus", "0"),
+        ("memory.max", str(64 << 20)),
+        ("memory.swap.max", str(32 << 20)),
+        ("memory.low", str(32 << 20)),
+        ("memory.high", "50331648"),
+        ("pids.max", "33"),
+        ("cgroup.max.depth", "7"),
+        ("hugetlb.2MB.max", str(4 << 20)),
+    ):
+        with subtests.test(name):
+            if not (place / name).exists():
+                pytest.skip("this kernel does not have it")
+            assert (place / name).read_text().strip() == expected
+    with subtests.test("update"):
+        whole.apply({"cpu": {"period": 200000}, "pids": {"limit": 0}}, update=True)
+        assert (place / "cpu.max").read_text().strip() == "50000 200000"
+        assert (place / "pids.max").read_text().strip() == "33"
+    with subtests.test("refused by the kernel"):
+        with pytest.raises(errors.Error, match=r"cgroup: write 9999 to cpuset\.cpus") as info:
+            whole.apply({"cpu": {"cpus": "9999"}}, update=True)
+        assert info.value.pointer == "/linux/resources/cpu/cpus"
+    with subtests.test("stats"):
+        got = whole.stats()
+        assert got["pids"]["limit"] == 33
+        assert got["memory"]["usage"]["limit"] == 64 << 20
+        assert json.loads(json.dumps(got)) == got
+
+
+@pytest.mark.root
+def test_real_oom_kill(whole: V2Manager) -> None:
+    whole.create({"memory": {"limit": 8 << 20}})
+    unswapped = {"limit": 8 << 20, "swap": 8 << 20}
+    if not (place_of(whole) / "memory.swap.max").exists():
+        del unswapped["swap"]
+    whole.apply_limits({"memory": unswapped}, False, [])
+    pid = os.fork()
+    if pid == 0:
+        whole.attach(os.getpid())
+        held = [bytearray(os.urandom(1 << 20)) for _ in range(64)]
+        os._exit(len(held))
+    assert kit.end(pid) == -signal.SIGKILL
+    assert whole.oom_kills() == 1
