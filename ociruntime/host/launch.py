@@ -235,8 +235,8 @@ def launch(
             [theirs, plan_fd, *fds],
             clone_flags=plan.clone_flags,
             cgroup_fd=cgroup_fd,
+            join_fds=join_fds,
             stdio=stdio,
-            **({"join_fds": join_fds} if join_fds else {}),
         )
         owned.remove(ours)
         return Init(plan, pid, pidfd, ours)

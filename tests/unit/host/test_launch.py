@@ -294,6 +294,20 @@ def test_failed_spawn_leaves_nothing() -> None:
         start(plan)
 
 
+def test_init_joins_cgroups_by_itself(tmp_path: Path) -> None:
+    """Each file gets one write of "0" before init runs, as a cgroup's tasks need it."""
+    files = [tmp_path / name for name in ("one", "two")]
+    fds = [os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600) for path in files]
+    init = start(sync_plan(ops.TAG_CGROUP), join_fds=fds)
+    assert init.serve({ops.TAG_CGROUP: lambda _: None}) == "exec"
+    init.kill_and_reap()
+    for fd in fds:
+        os.close(fd)
+    assert [path.read_text() for path in files] == ["0", "0"]
+    with pytest.raises(errors.Error, match="start init: write to the tasks of a cgroup: bad file"):
+        start(exec_plan("/bin/true"), join_fds=[9999])
+
+
 def test_missing_init(monkeypatch: pytest.MonkeyPatch) -> None:
     from ociruntime import hotpath
 
@@ -404,16 +418,18 @@ def test_init_dies_with_the_runtime(gate: int, at: int) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        init = start(gate_plan(*tags), [gate])
+        try:
+            init = start(gate_plan(*tags), [gate])
 
-        def die(init: object) -> None:
-            os.write(writer, str(init.pid).encode())  # type: ignore[attr-defined]
-            os.kill(os.getpid(), signal.SIGKILL)
+            def die(init: object) -> None:
+                os.write(writer, str(init.pid).encode())  # type: ignore[attr-defined]
+                os.kill(os.getpid(), signal.SIGKILL)
 
-        handlers: dict[int, Callable[[object], None]] = {tag: lambda _: None for tag in tags}
-        handlers[tags[at]] = die
-        init.serve(handlers)
-        os._exit(0)
+            handlers: dict[int, Callable[[object], None]] = {tag: lambda _: None for tag in tags}
+            handlers[tags[at]] = die
+            init.serve(handlers)
+        finally:
+            os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     pid = int(os.read(reader, 20))
     os.close(reader)
