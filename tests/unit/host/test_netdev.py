@@ -22,8 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 # Runs in a network namespace of its own; the second one belongs to a sleeping child.
 CHILD = """
 import json, os, subprocess, sys, time
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/unit/host"]
-import conftest  # the compiled parts
+sys.path.insert(0, sys.argv[1])
 setup, devices = json.loads(sys.argv[2])
 from ociruntime import errors
 from ociruntime.host import netdev

@@ -187,7 +187,6 @@ def test_missing_source(tmp_path: Path) -> None:
 IN_NAMESPACE = """
 import os, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/unit/host"]
-import conftest
 from ociruntime import errors
 from ociruntime.host import native, prepare, procfs
 from test_prepare import *
