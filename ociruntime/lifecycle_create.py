@@ -234,8 +234,7 @@ def _compile(creation: Creation) -> None:
     if creation.notify_caller:
         from ociruntime.host import notify
 
-        mount, variable = notify.prepare(creation.container.path)
-        options.notify_dir = mount["source"]
+        options.notify_dir, variable = notify.prepare(creation.container.path)
         options.env.append(variable)
     profile = creation.linux.get("seccomp")
     if profile:

@@ -13,19 +13,14 @@ import select
 from ociruntime import errors
 from ociruntime.host import unixsock
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 DIRECTORY = "notify"  # in the state directory
 _SOCKET = "notify.sock"
-_INSIDE = "/run/notify"
 _MESSAGE_MAX = 4096
 _BARRIER_TIMEOUT = 5000  # milliseconds; a receiver that knows no barriers keeps the descriptor
 
 
-def prepare(state_directory: str) -> tuple[dict[str, Any], str]:
-    """Make the directory for the container's socket; the mounts[] entry and the variable that lead there.
+def prepare(state_directory: str) -> tuple[str, str]:
+    """Make the directory for the container's socket, which goes to /run/notify; it and the variable for the program.
 
     Raises errors.Error.
     """
@@ -36,13 +31,7 @@ def prepare(state_directory: str) -> tuple[dict[str, Any], str]:
         pass
     except OSError as exc:
         raise errors.from_os(exc, f"mkdir {path}") from exc
-    mount = {
-        "destination": _INSIDE,
-        "type": "bind",
-        "source": path,
-        "options": ["bind", "nosuid", "noexec", "nodev", "ro"],
-    }
-    return mount, f"NOTIFY_SOCKET={_INSIDE}/{_SOCKET}"
+    return path, f"NOTIFY_SOCKET=/run/notify/{_SOCKET}"
 
 
 def listen(state_fd: int) -> int:
