@@ -1,0 +1,94 @@
+"""Fixtures of the engine tests: one world per engine and runtime, and nothing left after a test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines.engines import BUSYBOX, OURS, Containerd, Docker, Engine, Podman, UserPodman
+from tests.integration.harness import runtime_path
+
+KINDS: dict[str, type[Engine]] = {
+    "podman": Podman,
+    "user-podman": UserPodman,
+    "docker": Docker,
+    "ctr": Containerd,
+}
+# Each engine with the runtime under test and with its peers, the control.
+PEERS = {
+    "podman": ("runc", "crun"),
+    "user-podman": ("runc", "crun"),
+    "docker": ("runc",),
+    "ctr": ("runc",),
+}
+# What `engine` stands for where a test does not say which: the two speak nearly one language.
+COMMON = ("podman", "user-podman", "docker")
+NEEDS = ("unshare", "nsenter", "setpriv", "tini", "ip")
+_serial = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "engines(*names): the engines that a test is about")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("engines")
+    pairs = [
+        (kind, runtime)
+        for kind in (marker.args if marker else COMMON)
+        for runtime in (OURS, *PEERS[kind])
+    ]
+    ids = [f"{kind}-{runtime}" for kind, runtime in pairs]
+    metafunc.parametrize("engine", pairs, ids=ids, indirect=True, scope="session")
+
+
+def _missing(kind: str, runtime: str) -> str:
+    """What of this machine keeps the engine from running; empty if nothing does."""
+    if os.geteuid() != 0:
+        return "needs root"
+    tools = [*NEEDS, KINDS[kind].command[0], *([runtime] if runtime != OURS else [])]
+    absent = [tool for tool in tools if shutil.which(tool) is None]
+    absent += [] if BUSYBOX.exists() else ["busybox-static"]
+    if runtime == OURS and runtime_path() is None:
+        absent.append("the runtime under test")
+    return f"not installed: {', '.join(absent)}" if absent else ""
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine, ready to run containers of the busybox image."""
+    kind, runtime = request.param
+    if reason := _missing(kind, runtime):
+        pytest.skip(reason)
+    path = shutil.which(runtime) if runtime != OURS else runtime_path()
+    assert path is not None
+    made = KINDS[kind](f"engines{os.getpid()}x{next(_serial)}", runtime, Path(path).absolute())
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(engine: Engine) -> Iterator[None]:
+    """After each test its containers are removed; with our runtime nothing may be left of them."""
+    yield
+    engine.tidy()
+    leaks = engine.leaks() if engine.ours else []
+    assert not leaks, "left behind:\n" + "\n".join(leaks) + "\n" + engine.world.story()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    made = getattr(item, "funcargs", {}).get("engine")
+    if report.failed and made is not None:
+        report.sections.append(("daemons", made.world.story()))
+    return report

@@ -1,0 +1,328 @@
+"""The engines under test: how each is started in a world and called."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from conformance.kit import Result, build_testprog, poll
+from tests.engines.terminal import Terminal
+from tests.engines.world import PATH, USER_HOME, USER_ID, World
+
+__all__ = ["IMAGE", "OURS", "Containerd", "Docker", "Engine", "Podman", "UserPodman", "make_image"]
+
+OURS = "ociruntime"
+IMAGE = "busybox"
+ROOTFS = "/run/rootfs"
+BUSYBOX = Path("/bin/busybox")
+# Root may lack CAP_SYS_RESOURCE: engines must not ask for more than it has.
+LIMITS = ("nofile=1024:1024", "nproc=1024:1024")
+USERS = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"
+GROUPS = "root:x:0:\napp:x:1000:\nextra:x:2000:app\n"
+
+
+def make_image(place: Path) -> None:
+    """Make a root file system of busybox and the test program in `place`/rootfs and `place`/image.tar of it."""
+    root = place / "rootfs"
+    for name in ("bin", "dev", "etc", "home/app", "proc", "root", "sys", "tmp", "seeded"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(BUSYBOX, root / "bin/busybox")
+    listing = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True)
+    for applet in set(listing.stdout.split()) - {"busybox"}:
+        (root / "bin" / applet).symlink_to("busybox")
+    shutil.copy(build_testprog(), root / "bin/testprog")
+    (root / "etc/passwd").write_text(USERS)
+    (root / "etc/group").write_text(GROUPS)
+    (root / "etc/plain-file").write_text("not a program\n")
+    (root / "seeded/file").write_text("from the image\n")
+    (root / "tmp").chmod(0o1777)
+    os.chown(root / "home/app", 1000, 1000)
+    with tarfile.open(place / "image.tar", "w") as archive:
+        archive.add(root, arcname=".")
+
+
+class Engine:
+    """An engine in a world of its own.
+
+    Attributes:
+        runtime: what the engine calls the runtime.
+        exec_codes: exit statuses of `exec` for a program that is missing, or no program.
+    """
+
+    command: tuple[str, ...] = ()
+    user = False
+    hybrid = True
+    exec_codes = (127, 126)
+
+    def __init__(self, name: str, runtime: str, path: Path) -> None:
+        self.runtime = runtime
+        self.world = World(name, path, self.hybrid and runtime != "crun")
+        self.env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+        self._serial = 0
+        try:
+            make_image(self.world.path("/run"))
+            self.start()
+            self.prepare()
+            self.idle = set(self.world.processes())
+            self.mounts = self.world.mounts()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Write the engine's configuration and start its daemons."""
+
+    def prepare(self) -> None:
+        """Import the image."""
+        self.call("import", "/run/image.tar", IMAGE).ok()
+
+    @property
+    def ours(self) -> bool:
+        """Whether the runtime is the one under test, not a control."""
+        return self.runtime == OURS
+
+    def call(self, *args: str, stdin: bytes | None = None, timeout: float = 60.0) -> Result:
+        """The engine's command line to its end.  Raises TimeoutError when it hangs."""
+        return self.world.call(
+            *self.command, *args, env=self.env, user=self.user, stdin=stdin, timeout=timeout
+        )
+
+    def run_flags(self) -> list[str]:
+        """What each `run` and `create` needs."""
+        return []
+
+    def run(self, *args: str, stdin: bytes | None = None) -> Result:
+        """`run --rm` in the foreground."""
+        return self.call("run", "--rm", *self.run_flags(), *args, stdin=stdin)
+
+    def new_name(self) -> str:
+        self._serial += 1
+        return f"{self.world.name}-{self._serial}"
+
+    def detached(self, *args: str) -> str:
+        """`run --detach` under a new name, which is returned."""
+        name = self.new_name()
+        self.call("run", "--detach", "--name", name, *self.run_flags(), *args).ok()
+        return name
+
+    def service(self, *flags: str) -> str:
+        """A container that runs until it is told to stop, at once."""
+        return self.detached(*flags, IMAGE, "sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        document: list[dict[str, Any]] = json.loads(self.call("inspect", name).ok().out)
+        return document[0]
+
+    def state(self, name: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.inspect(name)["State"]
+        return state
+
+    def wait_for(self, name: str, status: str) -> None:
+        poll(lambda: self.state(name)["Status"] == status, f"{name} does not become {status}")
+
+    def logs(self, name: str) -> list[str]:
+        return sorted(self.call("logs", name).ok().out.split())
+
+    def wait_for_log(self, name: str, text: str) -> None:
+        poll(lambda: text in self.call("logs", name).out, f"{text!r} is not in the log")
+
+    @contextlib.contextmanager
+    def on_terminal(self, *args: str) -> Iterator[Terminal]:
+        """The engine's command line on a terminal."""
+        env = {**self.env, "TERM": "xterm"}
+        terminal = Terminal(self.world.argv([*self.command, *args], env, self.user))
+        try:
+            yield terminal
+        finally:
+            terminal.close()
+
+    def containers(self) -> list[str]:
+        return self.call("ps", "--all", "--quiet").ok().out.split()
+
+    def tidy(self) -> None:
+        """Remove all containers."""
+        if names := self.containers():
+            self.call("rm", "--force", *names).ok()
+
+    def states(self) -> list[Path]:
+        """What is in the state directories of the runtime."""
+        found: list[Path] = []
+        for pattern in ("ociruntime/*", "runc/*", "crun/*", "user/*/ociruntime/*"):
+            found += self.world.path("/run").glob(pattern)
+        return [path for path in found if not path.name.startswith(".")]
+
+    def leaks(self) -> list[str]:
+        """What is left after `tidy`: processes, mounts, cgroups, state."""
+        end = time.monotonic() + 10
+        while True:
+            found = [f"process {p} {t}" for p, t in self.world.processes().items() if self.odd(p, t)]
+            found += [f"mount {m}" for m in self.world.mounts() - self.mounts if "nsfs" not in m]
+            found += [f"cgroup {p}" for p in self.world.groups() if not self.own_group(p)]
+            found += [f"state {p}" for p in self.states()]
+            if not found or time.monotonic() > end:
+                return found
+            time.sleep(0.05)
+
+    def odd(self, pid: int, command: str) -> bool:
+        """Whether a process should not be there."""
+        return pid not in self.idle
+
+    def own_group(self, path: Path) -> bool:
+        """Whether a cgroup is the engine's own."""
+        return path.name == "conmon"
+
+    def version(self) -> str:
+        return self.call("--version").ok().out.strip()
+
+    def close(self) -> None:
+        self.world.close()
+
+
+class Podman(Engine):
+    """podman as root."""
+
+    command = ("podman",)
+    home = "/root"
+
+    def start(self) -> None:
+        runtimes = {
+            OURS: str(self.world.runtime),
+            "runc": "/usr/sbin/runc",
+            "crun": "/usr/bin/crun",
+        }
+        lines = ["[containers]", f"default_ulimits = {json.dumps(LIMITS)}", "[engine]"]
+        lines += [f'runtime = "{self.runtime}"', 'cgroup_manager = "cgroupfs"']
+        lines += ['events_logger = "file"', f'runtime_supports_json = ["runc", "crun", "{OURS}"]']
+        lines += [f'runtime_supports_nocgroups = ["crun", "{OURS}"]', "[engine.runtimes]"]
+        lines += [f'{name} = ["{path}"]' for name, path in runtimes.items()]
+        lines += ["[network]", 'network_backend = "netavark"']
+        lines += ['network_config_dir = "/run/networks"'] if not self.user else []
+        self.world.path("/run/containers.conf").write_text("\n".join(lines) + "\n")
+        self.env["CONTAINERS_CONF"] = "/run/containers.conf"
+        self.env["HOME"] = self.home
+
+    def tidy(self) -> None:
+        self.call("rm", "--force", "--all", "--time", "0").ok()
+
+    def run_flags(self) -> list[str]:
+        return ["--cgroup-parent", f"/{self.world.name}", "--network", "none"]
+
+
+class UserPodman(Podman):
+    """podman as an ordinary user."""
+
+    user = True
+    home = USER_HOME
+
+    def start(self) -> None:
+        super().start()
+        self.env["XDG_RUNTIME_DIR"] = f"/run/user/{USER_ID}"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.call("run", "--rm", *self.run_flags(), IMAGE, "true").ok()  # leaves the pause process
+
+    def run_flags(self) -> list[str]:
+        return ["--network", "none"]
+
+
+class Containerd(Engine):
+    """ctr, with containerd alone; the runtime is the `runc` of the shim's PATH."""
+
+    command = ("ctr", "--address", "/run/containerd.sock")
+    socket = "/run/containerd.sock"
+
+    def start(self) -> None:
+        disabled = [f'"io.containerd.snapshotter.v1.{n}"' for n in ("btrfs", "zfs", "devmapper")]
+        lines = ["version = 2", 'root = "/run/containerd-root"', 'state = "/run/containerd-state"']
+        lines += [f'disabled_plugins = ["io.containerd.grpc.v1.cri", {", ".join(disabled)}]']
+        lines += ["[grpc]", f'address = "{self.socket}"']
+        lines += ['[plugins."io.containerd.internal.v1.opt"]', 'path = "/run/containerd-opt"']
+        self.world.path("/run/containerd.toml").write_text("\n".join(lines) + "\n")
+        if self.runtime == "runc":  # the control
+            link = self.world.path("/run/bin/runc")
+            link.unlink()
+            link.symlink_to("/usr/sbin/runc")
+        self.world.daemon(
+            *("containerd", "--config", "/run/containerd.toml"),
+            log="/run/containerd.log",
+            ready=lambda: self.world.path(self.socket).exists(),
+            env=self.env,
+        )
+
+    def prepare(self) -> None:
+        """`ctr run --rootfs` needs no image."""
+
+    def version(self) -> str:
+        return self.world.call("containerd", "--version").ok().out.strip()
+
+    def tidy(self) -> None:
+        for name in self.call("tasks", "ls", "--quiet").ok().out.split():
+            self.call("tasks", "delete", "--force", name)
+        for name in self.call("containers", "ls", "--quiet").ok().out.split():
+            self.call("containers", "delete", name).ok()
+
+    def states(self) -> list[Path]:
+        return list(self.world.path("/run/containerd/runc").glob("*/*"))
+
+    def own_group(self, path: Path) -> bool:
+        return False
+
+
+class Docker(Containerd):
+    """dockerd on a containerd of its own; the runtime is its default one."""
+
+    command = ("docker", "--host", "unix:///run/docker.sock")
+    exec_codes = (126, 126)  # 20.10
+
+    def start(self) -> None:
+        super().start()
+        path = "/usr/sbin/runc" if self.runtime == "runc" else str(self.world.runtime)
+        config = {
+            "containerd": self.socket,
+            "hosts": ["unix:///run/docker.sock"],
+            "data-root": "/run/docker-data",
+            "exec-root": "/run/docker-exec",
+            "pidfile": "/run/docker.pid",
+            "runtimes": {"chosen": {"path": path}},
+            "default-runtime": "chosen",
+            "cgroup-parent": f"/{self.world.name}",
+            "live-restore": True,
+            "default-ulimits": {
+                limit.partition("=")[0]: {"Name": limit.partition("=")[0], "Hard": 1024, "Soft": 1024}
+                for limit in LIMITS
+            },
+        }
+        self.world.path("/run/docker.json").write_text(json.dumps(config))
+        self.start_daemon()
+
+    def start_daemon(self) -> None:
+        self.daemon = self.world.daemon(
+            *("dockerd", "--config-file", "/run/docker.json"),
+            log="/run/dockerd.log",
+            ready=lambda: self.call("version").code == 0,
+            env=self.env,
+        )
+
+    def prepare(self) -> None:
+        Engine.prepare(self)
+
+    def tidy(self) -> None:
+        Engine.tidy(self)
+
+    def version(self) -> str:
+        return Engine.version(self)
+
+    def run_flags(self) -> list[str]:
+        return ["--network", "none"]
+
+    def states(self) -> list[Path]:
+        return list(self.world.path("/run/docker-exec/runtime-chosen").glob("*/*"))
