@@ -53,15 +53,19 @@ class V2Manager(Manager):
         ``absent``: nothing was configured. Then an ordinary user's container lies beside the caller's own cgroup,
         the only place where one may have been delegated to that user.
         """
-        if absent and (rootless or (rootless is None and posix.geteuid() != 0)):
+        manager = cls(mount, path, 0, rootless)
+        if absent and manager._ordinary():
             own = dict(hierarchy.membership(None, proc)).get("", "/")
-            path = own.rpartition("/")[0] + path
-        made = 0
-        if files.exists(mount + path):
-            check_unused(mount + path, _event(mount + path, "frozen") == 1)
+            manager = cls(mount, own.rpartition("/")[0] + path, 0, rootless)
+        if files.exists(manager._leaf):
+            check_unused(manager._leaf, _event(manager._leaf, "frozen") == 1)
         else:
-            made = tree.missing_parents(mount, path)
-        return cls(mount, path, made, rootless)
+            manager._made = tree.missing_parents(mount, manager.path)
+        return manager
+
+    def _ordinary(self) -> bool:
+        """Whether an ordinary user makes the container."""
+        return posix.geteuid() != 0 if self.rootless is None else self.rootless
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> V2Manager:
@@ -291,10 +295,10 @@ class V2Manager(Manager):
         program that is there: host.native's, or a test's. With ``update`` the kernel exchanges the program at once
         (BPF_F_REPLACE), so there is no moment without a filter or with two.
         """
+        if self._ordinary() or not files.exists(self._leaf):
+            return
         from ociruntime.cgroups import bpf, devices
 
-        if self.rootless or not files.exists(self._leaf):
-            return
         if load is None or attach is None:
             from ociruntime.host import native
 
