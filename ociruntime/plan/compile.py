@@ -285,10 +285,8 @@ def compile_exec(program: dict[str, Any], facts: Facts, options: Options) -> Pla
         ctx.uid_maps, ctx.gid_maps = options.users
     affinity = program.get("execCPUAffinity") or {}
     _affinity(ctx, affinity, "initial")
-    if options.cgroup_join == "sync":
-        ctx.sync("", ops.TAG_CGROUP)
-    _affinity(ctx, affinity, "final")
     _join(ctx, pidfd)
+    _affinity(ctx, affinity, "final")
     process.session(ctx, program, create=False)
     if own_mounts:
         ctx.root = plan.slot()
@@ -301,7 +299,7 @@ def compile_exec(program: dict[str, Any], facts: Facts, options: Options) -> Pla
 
 
 def _join(ctx: Context, pidfd: int) -> None:
-    """Enter a container's namespaces."""
+    """Enter a container's namespaces, and then its cgroup, which may be at its pids limit."""
     mask = ctx.options.namespaces
     if mask:
         ctx.plan.add("", ops.SETNS, pidfd, mask)
@@ -309,6 +307,8 @@ def _join(ctx: Context, pidfd: int) -> None:
         namespaces.become_root(ctx, "")
     if mask & (words.NEWPID | words.NEWUSER | words.NEWTIME):
         ctx.plan.add("", ops.CLONE, 0)
+    if ctx.options.cgroup_join == "sync":
+        ctx.sync("", ops.TAG_CGROUP)
 
 
 def _affinity(ctx: Context, affinity: dict[str, Any], key: str) -> None:
@@ -336,8 +336,6 @@ def compile_hook(
     ctx.userns = ctx.joined_user = bool(options.namespaces & words.NEWUSER)
     if ctx.userns and options.users is not None:
         ctx.uid_maps, ctx.gid_maps = options.users
-    if options.cgroup_join == "sync":
-        ctx.sync("", ops.TAG_CGROUP)
     _join(ctx, pidfd)
     ctx.root = plan.slot()
     plan.add("", ops.OPEN, ctx.root, ops.NONE, "/", words.O_PATH_DIRECTORY, 0, 0, 0)

@@ -22,8 +22,9 @@ class Options:
     * ``no_pivot``, ``no_new_keyring``: as in ``create``.
     * ``console``: a terminal is wanted (process.terminal).
     * ``gate``: wait for `start` (``create``); without it the program runs at once (``run``).
-    * ``cgroup_join``: ``"sync"``: init waits until the parent has moved it (TAG_CGROUP); ``"clone3"``: it starts in its
-      cgroup; ``"none"``: it has none. execCPUAffinity.initial has its meaning only with ``"sync"``.
+    * ``cgroup_join``: ``"sync"``: init waits, in its namespaces and with its final pid, until the parent has moved it
+      (TAG_CGROUP); ``"clone3"``: it starts in its cgroup; ``"none"``: it has none. execCPUAffinity.initial has its
+      meaning only with ``"sync"``.
     * ``cgroup_dirs``: hierarchy name (``""`` on v2) → host directory of the container's cgroup, for mounts of type
       cgroup; an absent one means the cgroup of the runtime.
     * ``seccomp_filter``: array of struct sock_filter or None; ``seccomp_flags``: SECCOMP_FILTER_FLAG_*;

@@ -34,32 +34,42 @@ def enter(ctx: Context, linux: dict[str, Any]) -> None:
     plan = ctx.plan
     origin = "/linux/namespaces"
     new = 0
-    joined: list[tuple[str, int, int]] = []
+    joined: list[tuple[int, int]] = []
     for kind, flag in words.NAMESPACES.items():
         path = ctx.namespaces.get(kind)
         if path == "":
             new |= flag
         elif path is not None and kind != "user":
-            joined.append((kind, plan.fds.index("ns:" + kind), flag))
+            joined.append((plan.fds.index("ns:" + kind), flag))
     staged = ctx.userns or joined or new & words.NEWTIME
+    if staged:
+        _enter_staged(ctx, linux, new, joined)
+    else:
+        plan.clone_flags = new & ~words.NEWCGROUP
+    # Only now: in a cgroup that is at its pids limit a process may be moved, but not cloned.
     if ctx.options.cgroup_join == "sync":
         ctx.sync("/linux/cgroupsPath" if linux.get("cgroupsPath") else "", ops.TAG_CGROUP)
-    if not staged:
-        plan.clone_flags = new & ~words.NEWCGROUP
-        if new & words.NEWCGROUP:
-            plan.add(origin, ops.UNSHARE, words.NEWCGROUP)
-        return
+    if new & words.NEWCGROUP:
+        plan.add(origin, ops.UNSHARE, words.NEWCGROUP)
+
+
+def _enter_staged(
+    ctx: Context, linux: dict[str, Any], new: int, joined: list[tuple[int, int]]
+) -> None:
+    """What a parent's clone flags cannot say: namespaces to join, a user or time namespace."""
+    plan = ctx.plan
+    origin = "/linux/namespaces"
     # Namespaces that the host owns have to be joined before the user namespace, those that it owns itself after.
-    for _, slot, flag in joined:
+    for slot, flag in joined:
         if ctx.userns:
             plan.add(origin, ops.SETNS, slot, flag, flags=ops.F_IGNORE, errnos=words.EPERM)
         else:
             plan.add(origin, ops.SETNS, slot, flag)
     if ctx.userns:
         _user(ctx, origin, new)
-        for _, slot, flag in joined:
+        for slot, flag in joined:
             plan.add(origin, ops.SETNS, slot, flag, flags=ops.F_RETRY)
-    rest = new & ~words.NEWUSER
+    rest = new & ~(words.NEWUSER | words.NEWCGROUP)
     if rest:
         plan.add(origin, ops.UNSHARE, rest)
     offsets = linux.get("timeOffsets")

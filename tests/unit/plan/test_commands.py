@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,14 @@ def cli(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    (tmp_path / "rootfs").mkdir()
-    (tmp_path / "config.json").write_bytes((DATA / "spec-default.json").read_bytes())
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:3]:
-        if parent.stat().st_uid == os.geteuid() and parent != Path("/tmp"):
-            parent.chmod(0o755)
-    return tmp_path
+def bundle() -> Iterator[Path]:
+    """A bundle that every user can read, which nothing below pytest's own directory is."""
+    with tempfile.TemporaryDirectory(prefix="ociruntime-plan-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        (path / "rootfs").mkdir()
+        (path / "config.json").write_bytes((DATA / "spec-default.json").read_bytes())
+        yield path
 
 
 class TestPlan:

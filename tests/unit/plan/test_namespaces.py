@@ -27,6 +27,17 @@ def test_direct() -> None:
     assert codes(plan)[0] == ops.SYNC and plan.syncs == [ops.TAG_CGROUP]
 
 
+def test_cgroup_namespace_is_made_in_the_cgroup_and_after_the_clone() -> None:
+    """At its pids limit a cgroup takes in a process, but lets none be cloned."""
+    plan = create(with_users("mount", "pid", "cgroup"))
+    order = [
+        position(plan, ops.CLONE),
+        position(plan, ops.SYNC, tag=ops.TAG_CGROUP),
+        position(plan, ops.UNSHARE, flag=words.NEWCGROUP),
+    ]
+    assert order == sorted(order)
+
+
 def test_no_namespaces_but_mount() -> None:
     plan = create(config("mount"))
     assert plan.clone_flags == words.NEWNS
@@ -74,7 +85,7 @@ def test_a_joined_pid_namespace_needs_a_child() -> None:
 def test_new_user_namespace() -> None:
     plan = create(with_users())
     assert plan.clone_flags == 0
-    assert plan.syncs == [ops.TAG_CGROUP, ops.TAG_USERNS]
+    assert plan.syncs == [ops.TAG_USERNS, ops.TAG_CGROUP]
     assert found(plan, ops.UNSHARE)[0] == (words.NEWUSER,)
     first = found(plan, ops.IDS)[0]
     assert first == (0, 0, b"", 0)
@@ -83,6 +94,7 @@ def test_new_user_namespace() -> None:
         position(plan, ops.SYNC, tag=ops.TAG_USERNS),
         position(plan, ops.IDS),
         position(plan, ops.CLONE),
+        position(plan, ops.SYNC, tag=ops.TAG_CGROUP),
     ]
     assert order == sorted(order)
 
