@@ -15,6 +15,7 @@ struct machine {
     uint32_t at;                  /* index of the running operation, UINT32_MAX before the first */
     unsigned first_fd;            /* number of slot 0's descriptor */
     int ordinary;                 /* started by another user than root */
+    int joined;                   /* a namespace of others */
     int astray;                   /* the last CHDIR has failed */
     const char *call;             /* the system call that was tried last */
     char detail[PATH_SIZE + 512]; /* more about its failure, or empty */

@@ -7,10 +7,6 @@
 #include <linux/openat2.h>
 #include <linux/stat.h>
 
-#ifndef MOUNT_ATTR_NOSYMFOLLOW
-#define MOUNT_ATTR_NOSYMFOLLOW 0x00200000
-#endif
-
 int clone_tree(int fd, unsigned flags) {
     return (int)CALL(open_tree, fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
 }
@@ -229,25 +225,32 @@ static void fd_path(char *path, int fd) {
     *path = '\0';
 }
 
-/* Attributes of a mount as mount(2) has them: all the flags of statfs(2) but the access times fit. */
+/* Attributes of a mount as mount(2) has them; `have` is as statfs(2) says.  Access times that are not changed are kept
+ * by the kernel. */
 static unsigned long remount_flags(uint64_t have, uint64_t set, uint64_t clear) {
     static const unsigned pairs[][2] = {
-        {MOUNT_ATTR_RDONLY, MS_RDONLY}, {MOUNT_ATTR_NOSUID, MS_NOSUID},  {MOUNT_ATTR_NODEV, MS_NODEV},
-        {MOUNT_ATTR_NOEXEC, MS_NOEXEC}, {MOUNT_ATTR_NODIRATIME, 0x0800}, {MOUNT_ATTR_NOATIME, 0x0400},
+        {MOUNT_ATTR_RDONLY, MS_RDONLY}, {MOUNT_ATTR_NOSUID, MS_NOSUID},         {MOUNT_ATTR_NODEV, MS_NODEV},
+        {MOUNT_ATTR_NOEXEC, MS_NOEXEC}, {MOUNT_ATTR_NODIRATIME, MS_NODIRATIME},
     };
-    unsigned long flags = MS_REMOUNT | MS_BIND | (have & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | 0x0c00));
+    unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NODIRATIME | MS_NOATIME;
 
+    flags &= have;
     if ((have & 0x1000) != 0) /* ST_RELATIME */
         flags |= MS_RELATIME;
+    if ((clear & MOUNT_ATTR__ATIME) != 0) {
+        flags &= ~(unsigned long)(MS_RELATIME | MS_NOATIME);
+        if ((set & MOUNT_ATTR__ATIME) == MOUNT_ATTR_RELATIME)
+            flags |= MS_RELATIME;
+        else
+            flags |= (set & MOUNT_ATTR_NOATIME) != 0 ? MS_NOATIME : (unsigned long)MS_STRICTATIME;
+    }
     for (unsigned i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
         if ((clear & pairs[i][0]) != 0)
             flags &= ~(unsigned long)pairs[i][1];
         if ((set & pairs[i][0]) != 0)
             flags |= pairs[i][1];
     }
-    if ((set & MOUNT_ATTR_STRICTATIME) != 0)
-        flags = (flags & ~(unsigned long)(MS_RELATIME | 0x0400)) | MS_STRICTATIME;
-    return flags;
+    return flags | MS_REMOUNT | MS_BIND;
 }
 
 /* Linux 5.10 and 5.11 have no mount_setattr(2). */

@@ -46,6 +46,13 @@ void not_dumpable(void) {
     SYS(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
+/* An ordinary user may write the id maps of a dumpable process only, and join only its namespaces (hooks).  While it
+ * waits for the runtime it is one, unless it has joined a namespace, where others may live. */
+static void open_to_its_user(void) {
+    if (m.ordinary && !m.joined)
+        SYS(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
+}
+
 /* --- capabilities and ids ------------------------------------------------------------------------------------ */
 
 int op_ids(const struct plan_op *op) {
@@ -129,8 +136,10 @@ int op_setns(const struct plan_op *op) {
     if (fd < 0 && (op->flags & PLAN_F_RETRY) != 0)
         return 0;
     result = (int)CALL(setns, fd, op->arg[1]);
-    if (result == 0)
+    if (result == 0) {
         close_slot(op->arg[0]);
+        m.joined = 1;
+    }
     not_dumpable();
     return result;
 }
@@ -155,16 +164,13 @@ int op_clone(const struct plan_op *op) {
 
 int op_sync(const struct plan_op *op) {
     uint32_t tag = (uint32_t)op->arg[0];
-    /* An ordinary user may write the id maps of a dumpable process only; he has nothing to hide from himself. */
-    int open = tag == TAG_USERNS && m.ordinary;
 
-    if (open)
-        SYS(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
+    if (tag == TAG_USERNS || tag == TAG_HOOKS)
+        open_to_its_user();
     send_message(MSG_SYNC, tag, 0, -1);
     if (receive_go(tag) < 0)
         quit(1);
-    if (open)
-        not_dumpable();
+    not_dumpable();
     return 0;
 }
 
@@ -172,6 +178,7 @@ int op_sync(const struct plan_op *op) {
 int op_gate(const struct plan_op *op) {
     int gate = slot(op->arg[0]);
 
+    open_to_its_user();
     send_message(MSG_READY, 0, 0, -1);
     close_slot(0);
     for (;;) {
@@ -187,6 +194,7 @@ int op_gate(const struct plan_op *op) {
         close_slot(0);
     }
     close_slot(op->arg[0]); /* a second `start` finds nobody */
+    not_dumpable();
     return 0;
 }
 

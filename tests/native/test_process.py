@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import ctypes
 import errno
 import fcntl
 import os
@@ -202,38 +201,6 @@ def test_user_namespace(machine: Machine) -> None:
     pid, ids, _ = result.output.splitlines()
     assert pid == "1"
     assert ids.startswith("uid=5") and "gid=6" in ids
-
-
-@pytest.mark.root
-def test_an_ordinary_user_may_write_the_maps(machine: Machine) -> None:
-    """The files of a process that is not dumpable are root's: it is dumpable while its user writes them."""
-    seen = []
-
-    def answer(running: Running, tag: int) -> None:
-        seen.append(os.stat(f"/proc/{running.pid}/uid_map").st_uid)
-        if tag == ops.TAG_USERNS:
-            Path(f"/proc/{running.pid}/setgroups").write_text("deny")
-            Path(f"/proc/{running.pid}/uid_map").write_text("0 65533 1")
-
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.dup2(os.open("/dev/null", os.O_WRONLY), 2)
-            program = os.open(machine.program, os.O_RDONLY)
-            machine.program = f"/proc/self/fd/{program}"
-            os.setresgid(65533, 65533, 65533)
-            os.setresuid(65533, 65533, 65533)
-            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
-            plan = Plan()
-            plan.add("", ops.UNSHARE, NEWUSER)
-            plan.add("", ops.SYNC, ops.TAG_USERNS)
-            plan.add("", ops.SYNC, ops.TAG_HOOKS)
-            result = machine.run(shell(plan, "id -u"), answer=answer)
-            code = 0 if (result.output, seen) == ("0\n", [65533, 0]) else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.root

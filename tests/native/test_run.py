@@ -175,7 +175,7 @@ def test_waiting_init_is_small_and_alone(machine: Machine) -> None:
         fds = os.listdir(f"/proc/{running.pid}/fd")
         assert sorted(map(int, fds)) == [0, 1, 2, 3]
         memory = int(running.proc("smaps_rollup").split("Rss:")[1].split()[0])
-        assert memory <= 200  # KiB
+        assert memory <= 150  # KiB
     finally:
         running.kill()
 

@@ -1,0 +1,107 @@
+"""Kernels that lack a call (Linux 5.10): a filter at the start of the plan answers as they do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from pytest_subtests import SubTests
+
+from ociruntime.plan import ops
+from ociruntime.plan.ops import NONE, Plan
+from tests.native.kit import NR, Machine, in_root, mount_new, private_mounts, shell
+
+pytestmark = pytest.mark.root
+
+MOUNT_SETATTR = 442
+CLOSE_RANGE = 436
+RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
+
+
+def statement(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)
+
+
+def old_kernel(rootfs: Path) -> tuple[Plan, int]:
+    """A plan that goes on without mount_setattr(2) and without CLOSE_RANGE_CLOEXEC: (plan, root slot)."""
+    load, equal, give = 0x20, 0x15, 6
+    code = (
+        statement(load, 0)
+        + statement(equal, MOUNT_SETATTR, 4, 0)
+        + statement(equal, CLOSE_RANGE, 0, 2)
+        + statement(load, 32)
+        + statement(equal, 4, 2, 0)
+        + statement(give, 0x7FFF0000)
+        + statement(give, 0x50000 | errno.ENOSYS)
+        + statement(give, 0x50000 | errno.EINVAL)
+    )
+    plan = Plan()
+    root = plan.slot()
+    private_mounts(plan)
+    plan.add("", ops.SECCOMP, code, 0)
+    plan.add("", ops.ROOT, root, NONE, str(rootfs), ops.ROOT_RECURSIVE)
+    mount_new(plan, root, "proc", "/proc")
+    return plan, root
+
+
+def attributes(plan: Plan, root: int, *arguments: int) -> Plan:
+    """Set attributes of a tmpfs on /mnt that is nodev and noatime; its flags are printed."""
+    tree = plan.slot()
+    plan.add("", ops.FSMOUNT, tree, "tmpfs", "tmpfs", (), 0, NODEV | 0x10)
+    plan.add("", ops.ATTACH, tree, root, "/mnt", ops.TARGET_DIR, 0, tree)
+    plan.add("", ops.SETATTR, tree, *arguments, NONE)
+    return in_root(plan, root, "grep ' /mnt ' /proc/self/mountinfo")
+
+
+def test_attributes_by_mount(machine: Machine, rootfs: Path, subtests: SubTests) -> None:
+    cases: list[tuple[tuple[int, int, int, int], set[str]]] = [
+        ((RDONLY | NOSUID, 0, 0, 0), {"ro", "nosuid", "nodev", "noatime"}),
+        ((NOEXEC, NODEV, 0, 0), {"rw", "noexec", "noatime"}),
+        ((0, 0x70, 0, 0), {"rw", "nodev", "relatime"}),
+        ((0x20, 0x70, 0, 0), {"rw", "nodev"}),
+        ((0x80, 0, 0, 0), {"rw", "nodev", "noatime", "nodiratime"}),
+        ((0, 0, 1 << 20, 0), {"rw", "nodev", "noatime", "shared"}),
+    ]
+    for arguments, expected in cases:
+        with subtests.test(str(arguments)):
+            plan, root = old_kernel(rootfs)
+            result = machine.run(attributes(plan, root, *arguments))
+            assert result.failure is None
+            words = result.output.split()
+            flags = {*words[5].split(","), *(["shared"] if "shared:" in result.output else [])}
+            assert flags == expected
+
+
+def test_what_has_no_fallback_is_said(machine: Machine, rootfs: Path, subtests: SubTests) -> None:
+    for name, arguments in {
+        "recursive": (1, 0, 0, 0x8000),
+        "nosymfollow": (0x200000, 0, 0, 0),
+    }.items():
+        with subtests.test(name):
+            plan, root = old_kernel(rootfs)
+            failure = machine.run(attributes(plan, root, *arguments)).failure
+            assert failure is not None
+            assert failure[1:] == ("ENOSYS", "mount_setattr", "needs Linux 5.12")
+
+
+def test_readonly_by_mount(machine: Machine, rootfs: Path) -> None:
+    (rootfs / "dir").mkdir()
+    (rootfs / "file").write_text("")
+    plan, root = old_kernel(rootfs)
+    for path in ("/dir", "/file", "/missing"):
+        plan.add("", ops.READONLY, root, path)
+    script = "touch /dir/x; echo x > /file; touch /y && echo writable"
+    lines = machine.run(in_root(plan, root, script)).output.splitlines()
+    assert [line.endswith("Read-only file system") for line in lines] == [True, True, False]
+
+
+def test_descriptors_without_close_range_cloexec(machine: Machine) -> None:
+    """Each descriptor is marked by itself, those that operations have opened included."""
+    plan, _ = old_kernel(Path("/"))
+    del plan.ops[2:], plan.origins[2:]
+    plan.add("", ops.OPEN, 2, NONE, "/", os.O_RDONLY, 0, 0, 0)
+    assert machine.run(shell(plan, "ls /proc/self/fd | tr '\\n' ' '")).output == "0 1 2 3 "
+    assert NR
