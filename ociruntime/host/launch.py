@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 _HEAD = _struct.Struct("=IIiI")
 _NO_OP = 0xFFFFFFFF
 _SIGKILL = 9
+_CLONE_HINTS = {
+    1: "new namespaces need CAP_SYS_ADMIN, or a user namespace among them",
+    11: "a limit on the number of processes is reached",
+    22: "the kernel may lack one of the namespaces",
+    28: "a limit below /proc/sys/user is reached",
+}
 _KILL_TIMEOUT = 10.0  # seconds that a killed process may take to go
 
 
@@ -241,7 +247,9 @@ def launch(
         owned.remove(ours)
         return Init(plan, pid, pidfd, ours)
     except OSError as exc:
-        raise errors.from_os(exc, f"start init: {exc.filename or 'clone'}") from exc
+        call = exc.filename or "clone3"
+        hint = _CLONE_HINTS.get(exc.errno or 0) if call == "clone3" else None
+        raise errors.from_os(exc, f"start init: {call}", hint=hint) from exc
     finally:
         for fd in owned:
             posix.close(fd)

@@ -56,7 +56,10 @@ def gather(
     if facts.kernel < (5, 10):
         raise errors.Error(f"Linux 5.10 or newer is needed, this is {uname.release}")
     facts.euid, facts.egid = posix.geteuid(), posix.getegid()
-    _capabilities(facts)
+    try:
+        _capabilities(facts)
+    except OSError as exc:
+        raise errors.from_os(exc, f"read {exc.filename or '/proc'}") from exc
     linux = {} if spec is None else spec.get("linux") or {}
     if process is None:
         process = {} if spec is None else spec.get("process") or {}
@@ -134,7 +137,10 @@ def _capabilities(facts: Facts) -> None:
             elif name == b"CapBnd":
                 facts.cap_bounding = int(value, 16)
     facts.cap_last = int(procfs.read_record("/proc/sys/kernel/cap_last_cap"))
-    facts.in_userns = procfs.read_record("/proc/self/uid_map").split() != _IDENTITY_MAP
+    try:
+        facts.in_userns = procfs.read_record("/proc/self/uid_map").split() != _IDENTITY_MAP
+    except FileNotFoundError:
+        facts.in_userns = False  # a kernel without user namespaces
     facts.privileged = (
         facts.euid == 0
         and bool(effective >> CAP_SYS_ADMIN & 1)

@@ -59,6 +59,27 @@ def test_strange_kernel_version(release: str) -> None:
         probe.kernel_version(release)
 
 
+def test_kernel_without_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = probe.procfs.read_record
+
+    def read_record(path: str) -> bytes:
+        if path == "/proc/self/uid_map":
+            raise FileNotFoundError(errno.ENOENT, "", path)
+        return real(path)
+
+    monkeypatch.setattr(probe.procfs, "read_record", read_record)
+    assert not probe.gather(None, "").in_userns
+
+
+def test_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_record(path: str) -> bytes:
+        raise FileNotFoundError(errno.ENOENT, "", path)
+
+    monkeypatch.setattr(probe.procfs, "read_record", read_record)
+    with pytest.raises(errors.Error, match="read /proc/self/status: no such file"):
+        probe.gather(None, "")
+
+
 def test_old_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "kernel_version", lambda _: (5, 9))
     with pytest.raises(errors.Error, match=r"Linux 5\.10 or newer is needed"):
