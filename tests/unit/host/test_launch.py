@@ -412,15 +412,23 @@ def test_error_after_our_answer_was_refused() -> None:
 # -- a runtime that is killed ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("staged", [False, True])
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_init_dies_with_the_runtime(gate: int, at: int) -> None:
-    """kill -9 of the runtime at each rendezvous: init must not be left (it holds the engine's stderr)."""
+def test_init_dies_with_the_runtime(gate: int, at: int, staged: bool) -> None:
+    """kill -9 of the runtime at each rendezvous: init must not be left (it holds the engine's stderr).
+
+    ``staged``: from the second on it is the child of a process that is gone.
+    """
     tags = (ops.TAG_CGROUP, ops.TAG_NETWORK, ops.TAG_HOOKS)
+    plan = gate_plan(*tags)
+    if staged:
+        plan.ops.insert(1, (ops.CLONE, 0, 0, (0,)))
+        plan.origins.insert(1, "")
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            init = start(gate_plan(*tags), [gate])
+            init = start(plan, [gate])
 
             def die(init: object) -> None:
                 os.write(writer, str(init.pid).encode())  # type: ignore[attr-defined]
