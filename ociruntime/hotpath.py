@@ -79,6 +79,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.plan.devices",
     "ociruntime.plan.encode",
     "ociruntime.plan.facts",
+    "ociruntime.plan.join",
     "ociruntime.plan.mount_options",
     "ociruntime.plan.mounts",
     "ociruntime.plan.namespaces",

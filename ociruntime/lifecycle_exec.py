@@ -8,8 +8,7 @@ from __future__ import annotations
 from ociruntime import container as lifecycle
 from ociruntime import errors, foreground, lifecycle_sync, log, state
 from ociruntime.host import console, launch, normalize, prepare, probe, unixsock
-from ociruntime.plan import compile as compiler
-from ociruntime.plan import context, encode, ops
+from ociruntime.plan import context, encode, join, ops
 from ociruntime.spec import json_reader, validate
 
 TYPE_CHECKING = False
@@ -216,7 +215,7 @@ def _compile(execution: Execution) -> None:
         options.seccomp_filter = state.read_file(state.FILTER_FILE, execution.container.fd)
         options.seccomp_flags = template["seccomp_flags"]
         options.seccomp_listener = bool(template.get("listener"))
-    execution.plan = compiler.compile_exec(execution.process, facts, options)
+    execution.plan = join.compile_exec(execution.process, facts, options)
     for warning in execution.plan.warnings:
         log.warning(warning)
     execution.encoded = encode.encode(execution.plan, 3 + call.preserve_fds)

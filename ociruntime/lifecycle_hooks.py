@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from ociruntime.host import hooks as runner
 from ociruntime.host import prepare, probe
-from ociruntime.plan import compile as compiler
-from ociruntime.plan import encode, ops
+from ociruntime.plan import encode, join, ops
 from ociruntime.plan.context import Options
 
 TYPE_CHECKING = False
@@ -45,7 +44,7 @@ def run_inside(
 
     def compile_one(hook: dict[str, Any]) -> tuple[Plan, bytes, list[int]]:
         pointer = f"/hooks/{kind}/{hooks.index(hook)}/path"
-        plan = compiler.compile_hook(hook, facts, options, pointer, inside=inside)
+        plan = join.compile_hook(hook, facts, options, pointer, inside=inside)
         fds = prepare.open_descriptors(plan, pidfd=pidfd)
         return plan, encode.encode(plan, 3), fds
 

@@ -6,7 +6,7 @@ Hot module. The order of a create plan is stated in docs/architecture.md.
 from __future__ import annotations
 
 from ociruntime.plan import devices, mounts, namespaces, ops, process, words
-from ociruntime.plan.context import Context, Options, clean, refuse
+from ociruntime.plan.context import Context, Options, bit_mask, clean, number_list, refuse
 from ociruntime.plan.mount_options import MS_PRIVATE, MS_REC, MS_SLAVE, PROPAGATION, RDONLY
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ociruntime.plan.facts import Facts
     from ociruntime.plan.ops import Plan
 
-__all__ = ["Options", "compile_create", "compile_exec", "compile_hook"]
+__all__ = ["Options", "compile_create"]
 
 
 def compile_create(spec: dict[str, Any], facts: Facts, options: Options) -> Plan:
@@ -52,7 +52,7 @@ def compile_create(spec: dict[str, Any], facts: Facts, options: Options) -> Plan
     devices.add(ctx, nodes)
     console = ops.NONE
     if program and options.console:
-        console = _console(ctx, program, ops.CONSOLE_MOUNT if own_mounts else 0)
+        console = process.terminal(ctx, program, ops.CONSOLE_MOUNT if own_mounts else 0)
     if program:
         _make_cwd(ctx, clean(program["cwd"]))
     hooks = spec.get("hooks") or {}
@@ -129,18 +129,6 @@ def _plain_root(
         0o040000,
         0,
     )
-
-
-def _console(ctx: Context, program: dict[str, Any], flags: int) -> int:
-    """The terminal, made in the container's devpts; returns the slot of its slave."""
-    size = program.get("consoleSize") or {}
-    rows, columns = size.get("height") or 0, size.get("width") or 0
-    if not (0 <= rows <= 0xFFFF and 0 <= columns <= 0xFFFF):
-        raise refuse("console size is not within 65535", pointer="/process/consoleSize")
-    slave = ctx.plan.slot()
-    uid = program["user"]["uid"]
-    ctx.plan.add("/process/terminal", ops.CONSOLE, slave, ctx.root, rows, columns, uid, flags)
-    return slave
 
 
 def _make_cwd(ctx: Context, cwd: str) -> None:
@@ -240,108 +228,3 @@ def _memory_and_personality(ctx: Context, linux: dict[str, Any]) -> None:
         ctx.call(
             origin, "set_mempolicy", mode, blob if mask else 0, len(blob) * 8 + 1 if mask else 0
         )
-
-
-def number_list(text: str, limit: int, pointer: str) -> set[int]:
-    """``0-3,7`` → numbers below ``limit``."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        part = part.strip()
-        if not part:
-            continue
-        first, dash, last = part.partition("-")
-        first, last = first.strip(), last.strip() if dash else first.strip()
-        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
-            raise refuse(f"{text!r} is not a list of numbers", pointer=pointer)
-        low, high = int(first), int(last)
-        if low > high or high >= limit:
-            raise refuse(f"{part} in {text!r} is out of range", pointer=pointer)
-        numbers.update(range(low, high + 1))
-    return numbers
-
-
-def bit_mask(numbers: set[int]) -> bytes:
-    """The kernel's bit mask of unsigned longs, at least one."""
-    value = 0
-    for number in numbers:
-        value |= 1 << number
-    return value.to_bytes((max(numbers, default=0) // 64 + 1) * 8, "little")
-
-
-def compile_exec(program: dict[str, Any], facts: Facts, options: Options) -> Plan:
-    """The plan of one more process in a container: ``options.namespaces`` are joined through its init's pidfd.
-
-    ``program``: a process object with user, args, cwd. Raises ``errors.Error``.
-    """
-    ctx = Context(facts, options)
-    plan = ctx.plan
-    pidfd = plan.fd("pidfd")
-    ctx.procfs = plan.fd("procfs")
-    own_mounts = bool(options.namespaces & words.NEWNS)
-    if not own_mounts:
-        ctx.root = plan.fd("root")
-    ctx.userns = ctx.joined_user = bool(options.namespaces & words.NEWUSER)
-    if ctx.userns and options.users is not None:
-        ctx.uid_maps, ctx.gid_maps = options.users
-    affinity = program.get("execCPUAffinity") or {}
-    _affinity(ctx, affinity, "initial")
-    _join(ctx, pidfd)
-    _affinity(ctx, affinity, "final")
-    process.session(ctx, program, create=False)
-    if own_mounts:
-        ctx.root = plan.slot()
-        plan.add("", ops.OPEN, ctx.root, ops.NONE, "/", words.O_PATH_DIRECTORY, 0, 0, 0)
-    else:
-        plan.add("", ops.PIVOT, ctx.root, ops.PIVOT_CHROOT)
-    console = _console(ctx, program, 0) if options.console else ops.NONE
-    process.become(ctx, program, console, gate=False)
-    return plan
-
-
-def _join(ctx: Context, pidfd: int) -> None:
-    """Enter a container's namespaces, and then its cgroup, which may be at its pids limit."""
-    mask = ctx.options.namespaces
-    if mask:
-        ctx.plan.add("", ops.SETNS, pidfd, mask)
-    if ctx.userns:
-        namespaces.become_root(ctx, "")
-    if mask & (words.NEWPID | words.NEWUSER | words.NEWTIME):
-        ctx.plan.add("", ops.CLONE, 0)
-    if ctx.options.cgroup_join == "sync":
-        ctx.sync("", ops.TAG_CGROUP)
-
-
-def _affinity(ctx: Context, affinity: dict[str, Any], key: str) -> None:
-    """execCPUAffinity: sched_setaffinity(2) before and after the move into the cgroup."""
-    text = affinity.get(key)
-    if text:
-        pointer = f"/process/execCPUAffinity/{key}"
-        numbers = number_list(text, 1 << 14, pointer)
-        if not numbers:
-            raise refuse(f"{text!r} names no CPU", pointer=pointer)
-        mask = bit_mask(numbers)
-        ctx.call(pointer, "sched_setaffinity", 0, len(mask), mask)
-
-
-def compile_hook(
-    hook: dict[str, Any], facts: Facts, options: Options, pointer: str, *, inside: bool
-) -> Plan:
-    """The plan of a createContainer (``inside`` false: the root is not pivoted yet) or startContainer hook.
-
-    The environment is exactly the hook's (CVE-2025-23266); the working directory is the bundle or, inside, ``/``.
-    """
-    ctx = Context(facts, options)
-    plan = ctx.plan
-    pidfd = plan.fd("pidfd")
-    ctx.userns = ctx.joined_user = bool(options.namespaces & words.NEWUSER)
-    if ctx.userns and options.users is not None:
-        ctx.uid_maps, ctx.gid_maps = options.users
-    _join(ctx, pidfd)
-    ctx.root = plan.slot()
-    plan.add("", ops.OPEN, ctx.root, ops.NONE, "/", words.O_PATH_DIRECTORY, 0, 0, 0)
-    plan.add("", ops.CHDIR, ctx.root, "/" if inside else options.bundle)
-    arguments = tuple(hook.get("args") or (hook["path"],))
-    entries = tuple(hook.get("env") or ())
-    plan.add(pointer, ops.FIND_EXE, hook["path"], ops.NONE)
-    plan.add(pointer, ops.EXEC, arguments, len(arguments), entries, len(entries), ops.NONE)
-    return plan

@@ -156,3 +156,29 @@ def clean(path: str) -> str:
 def mapped(container_id: int, mappings: list[dict[str, int]]) -> bool:
     """Whether an id inside has one outside."""
     return any(0 <= container_id - entry["containerID"] < entry["size"] for entry in mappings)
+
+
+def number_list(text: str, limit: int, pointer: str) -> set[int]:
+    """``0-3,7`` → numbers below ``limit``."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        part = part.strip()
+        if not part:
+            continue
+        first, dash, last = part.partition("-")
+        first, last = first.strip(), last.strip() if dash else first.strip()
+        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
+            raise refuse(f"{text!r} is not a list of numbers", pointer=pointer)
+        low, high = int(first), int(last)
+        if low > high or high >= limit:
+            raise refuse(f"{part} in {text!r} is out of range", pointer=pointer)
+        numbers.update(range(low, high + 1))
+    return numbers
+
+
+def bit_mask(numbers: set[int]) -> bytes:
+    """The kernel's bit mask of unsigned longs, at least one."""
+    value = 0
+    for number in numbers:
+        value |= 1 << number
+    return value.to_bytes((max(numbers, default=0) // 64 + 1) * 8, "little")

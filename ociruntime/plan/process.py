@@ -316,3 +316,15 @@ def become(ctx: Context, process: dict[str, Any], console: int, *, gate: bool) -
     arguments = tuple(process["args"])
     entries = tuple(variables.values())
     plan.add("/process/args", ops.EXEC, arguments, len(arguments), entries, len(entries), ops.NONE)
+
+
+def terminal(ctx: Context, program: dict[str, Any], flags: int) -> int:
+    """The terminal, made in the container's devpts; returns the slot of its slave."""
+    size = program.get("consoleSize") or {}
+    rows, columns = size.get("height") or 0, size.get("width") or 0
+    if not (0 <= rows <= 0xFFFF and 0 <= columns <= 0xFFFF):
+        raise refuse("console size is not within 65535", pointer="/process/consoleSize")
+    slave = ctx.plan.slot()
+    uid = program["user"]["uid"]
+    ctx.plan.add("/process/terminal", ops.CONSOLE, slave, ctx.root, rows, columns, uid, flags)
+    return slave

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ociruntime.plan import compile as compiler
-from ociruntime.plan import explain, words
+from ociruntime.plan import explain, join, words
 from ociruntime.plan.encode import encode
 from ociruntime.plan.facts import Facts
 from ociruntime.plan.ops import Plan
@@ -154,13 +154,13 @@ def _exec() -> Plan:
     process["execCPUAffinity"] = {"initial": "0", "final": "0-1,3"}
     joined = words.NEWPID | words.NEWNS | words.NEWUSER | words.NEWNET
     chosen = options(namespaces=joined, users=(MAPPINGS, MAPPINGS), console=True)
-    return compiler.compile_exec(process, host(), chosen)
+    return join.compile_exec(process, host(), chosen)
 
 
 def _hook() -> Plan:
     hook = {"path": "/usr/bin/hook", "args": ["hook", "now"], "env": ["A=b"]}
     chosen = options(namespaces=words.NEWPID | words.NEWNS)
-    return compiler.compile_hook(hook, host(), chosen, "/hooks/createContainer/0", inside=False)
+    return join.compile_hook(hook, host(), chosen, "/hooks/createContainer/0", inside=False)
 
 
 FILTER = {"seccomp_filter": bytes(16), "seccomp_flags": 4}

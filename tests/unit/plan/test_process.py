@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from ociruntime import errors
-from ociruntime.plan import compile as compiler
-from ociruntime.plan import ops, words
+from ociruntime.plan import join, ops, words
 from ociruntime.plan.ops import Plan
 from tests.unit.plan.builders import (
     MAPPINGS,
@@ -438,9 +437,7 @@ class TestExec:
 
     def plan(self, program: dict[str, Any] | None = None, **chosen: Any) -> Plan:
         chosen.setdefault("namespaces", words.NEWNS | words.NEWPID)
-        return compiler.compile_exec(
-            {**self.PROGRAM, **(program or {})}, facts(), options(**chosen)
-        )
+        return join.compile_exec({**self.PROGRAM, **(program or {})}, facts(), options(**chosen))
 
     def test_joins_through_the_pidfd(self) -> None:
         plan = self.plan()
@@ -510,7 +507,7 @@ class TestHook:
         self, hook: dict[str, Any], inside: bool, joined: int = words.NEWNS | words.NEWPID
     ) -> Plan:
         chosen = options(namespaces=joined)
-        return compiler.compile_hook(hook, facts(), chosen, "/hooks/x/0", inside=inside)
+        return join.compile_hook(hook, facts(), chosen, "/hooks/x/0", inside=inside)
 
     def test_environment_is_exactly_the_hooks(self) -> None:
         """CVE-2025-23266: nothing of the container's, nothing of ours."""

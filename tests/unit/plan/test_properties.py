@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ociruntime import errors
 from ociruntime.plan import compile as compiler
-from ociruntime.plan import explain, mount_options, ops, words
+from ociruntime.plan import explain, join, mount_options, ops, words
 from ociruntime.plan.encode import encode
 from ociruntime.plan.ops import Plan
 from tests.unit.plan.builders import MAPPINGS, facts, options
@@ -259,7 +259,7 @@ def test_create(spec: dict[str, Any], host: Any, chosen: Any) -> None:
 @given(process, hosts, choices)
 def test_exec(program: dict[str, Any], host: Any, chosen: Any) -> None:
     try:
-        plan = compiler.compile_exec(program, host, chosen)
+        plan = join.compile_exec(program, host, chosen)
     except errors.Error as error:
         assert error.message and "\n" not in error.message
         return
@@ -269,9 +269,7 @@ def test_exec(program: dict[str, Any], host: Any, chosen: Any) -> None:
 @SETTINGS
 @given(maybe(args=st.lists(text, min_size=1), env=st.lists(text)), hosts, choices, st.booleans())
 def test_hook(hook: dict[str, Any], host: Any, chosen: Any, inside: bool) -> None:
-    plan = compiler.compile_hook(
-        {"path": "/hook", **hook}, host, chosen, "/hooks/x/0", inside=inside
-    )
+    plan = join.compile_hook({"path": "/hook", **hook}, host, chosen, "/hooks/x/0", inside=inside)
     is_sound(plan)
 
 
