@@ -21,7 +21,6 @@ CFLAGS = (
     "-Werror",
     "-ffreestanding",
     "-fno-builtin",
-    "-fno-tree-loop-distribute-patterns",
     "-fno-asynchronous-unwind-tables",
     "-fPIE",
     "-fvisibility=hidden",

@@ -9,7 +9,6 @@
 #include <linux/elf.h>
 #include <linux/auxvec.h>
 #include <linux/mman.h>
-#include <linux/socket.h>
 #include <asm/stat.h>
 #include <linux/stat.h>
 
@@ -44,15 +43,20 @@ int same_text(const char *a, const char *b) {
     return *a == *b;
 }
 
+/* The empty statements keep the compiler from seeing a call of the function itself in the loop. */
 void *memcpy(void *to, const void *from, size_t size) {
-    for (size_t i = 0; i < size; i++)
+    for (size_t i = 0; i < size; i++) {
         ((char *)to)[i] = ((const char *)from)[i];
+        __asm__ volatile("");
+    }
     return to;
 }
 
 void *memset(void *to, int byte, size_t size) {
-    for (size_t i = 0; i < size; i++)
+    for (size_t i = 0; i < size; i++) {
         ((char *)to)[i] = (char)byte;
+        __asm__ volatile("");
+    }
     return to;
 }
 

@@ -2,11 +2,9 @@
 #include "init.h"
 
 #include <linux/capability.h>
-#include <linux/if.h>
 #include <linux/openat2.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
-#include <linux/socket.h>
 #include <linux/sockios.h>
 
 /* --- descriptors (CVE-2016-9962, CVE-2024-21626) ------------------------------------------------------------- */
@@ -231,18 +229,20 @@ int op_chdir(const struct plan_op *op) {
 }
 
 int op_loopback(const struct plan_op *op) {
-    struct ifreq request;
+    struct { /* struct ifreq */
+        char name[16];
+        short flags;
+        char rest[22];
+    } request = {.name = "lo"};
     int fd = (int)CALL(socket, SYS_AF_INET, SYS_SOCK_DGRAM | SYS_SOCK_CLOEXEC, 0);
     long result;
 
     (void)op;
     if (fd < 0)
         return fd;
-    memset(&request, 0, sizeof(request));
-    memcpy(request.ifr_name, "lo", 3);
     result = CALL(ioctl, fd, SIOCGIFFLAGS, &request);
     if (result >= 0) {
-        request.ifr_flags = (short)(request.ifr_flags | IFF_UP);
+        request.flags |= 1; /* IFF_UP */
         result = CALL(ioctl, fd, SIOCSIFFLAGS, &request);
     }
     close_fd(fd);
