@@ -31,9 +31,8 @@ seccomp
     ``filter_for(profile, root) -> Filter`` (``code: bytes``, ``flags: int``, ``listener: bool``, ``key: str``); cached.
     ``send_listener(path, metadata, state, pid, fd)``: closes fd.
 procfs
-    ``root() -> int``: verified O_PATH descriptor; ``open_pid(pid) -> int``; ``start_time(pid) -> int | None``;
-    ``read_file(path) -> bytes``; ``write(dirfd, name, data)``;
-    ``stat_fields(pid) -> (state, ppid, start_time) | None``.
+    ``root() -> int``: verified O_PATH descriptor; ``open_pid(pid) -> int``; ``read_file(path) -> bytes``;
+    ``read_record(path) -> bytes``; ``write(dirfd, name, data)``.
 unixsock
     ``connect(path, kind) -> int``, ``listen(dirfd, name, kind) -> int``: any path length; ``send(fd, data, fds=())``.
 notify

@@ -1,6 +1,6 @@
 """The host's /proc, by descriptor.
 
-Hot module; proc(5). `state`, `kill` and `delete` use the functions that need a pid only.
+Hot module; proc(5).
 """
 
 from __future__ import annotations
@@ -91,29 +91,6 @@ def _genuine(fd: int, magic: int) -> bool:
 def open_pid(pid: int) -> int:
     """A descriptor (O_PATH) of /proc/PID; OSError (ENOENT: no such process)."""
     return posix.open(f"/proc/{pid}", PATH)
-
-
-def parse_stat(data: bytes) -> tuple[str, int, int]:
-    """(state letter, parent's pid, start time in clock ticks since boot) of the text of /proc/PID/stat.
-
-    The command name is in parentheses and may hold any byte: the fields are counted from the last one.
-    """
-    fields = data[data.rindex(b")") + 2 :].split()
-    return chr(fields[0][0]), int(fields[1]), int(fields[19])
-
-
-def stat_fields(pid: int) -> tuple[str, int, int] | None:
-    """As parse_stat() for a process, None when there is none."""
-    try:
-        return parse_stat(read_record(f"/proc/{pid}/stat"))
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
-def start_time(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot: with the pid its identity. None: no such process."""
-    fields = stat_fields(pid)
-    return None if fields is None else fields[2]
 
 
 def last_words(pid: int) -> tuple[str, bool]:
