@@ -22,6 +22,7 @@ CFLAGS = (
     "-ffreestanding",
     "-fno-builtin",
     "-fno-asynchronous-unwind-tables",
+    "-fno-jump-tables",  # nor tables of pointers, which would have to be relocated
     "-fPIE",
     "-fvisibility=hidden",
     "-fno-plt",
