@@ -13,8 +13,7 @@ import pytest
 
 from ociruntime import errors
 from ociruntime.host import hooks, probe
-from ociruntime.plan import compile as compiler
-from ociruntime.plan import context, encode
+from ociruntime.plan import context, encode, join
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("native", "no_leaks")]
 
@@ -52,7 +51,7 @@ class Container:
         from ociruntime.host import prepare
 
         facts = probe.gather(None, "/")
-        plan = compiler.compile_hook(hook, facts, self.options, "/hooks/x/0/path", inside=False)
+        plan = join.compile_hook(hook, facts, self.options, "/hooks/x/0/path", inside=False)
         return plan, encode.encode(plan, 3), prepare.open_descriptors(plan, pidfd=self.pidfd)
 
     def close(self) -> None:
