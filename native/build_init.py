@@ -41,12 +41,28 @@ LDFLAGS = (
 )
 
 
-def guard_flags(cc: list[str]) -> list[str]:
-    """The canary is a global variable: there is no thread-local storage to keep it in (x86 only has the choice)."""
-    probe = subprocess.run(
-        [*cc, "-dumpmachine"], stdout=subprocess.PIPE, check=True, text=True
-    ).stdout
-    return ["-mstack-protector-guard=global"] if probe.startswith("x86_64") else []
+def flags_for(cc: list[str]) -> list[str]:
+    """What only some compilers need, or know.
+
+    The canary is a global variable, as there is no thread-local storage to keep it in (only x86 has the choice); clang
+    would reach it through a table that has to be relocated.
+    """
+    flags = {
+        "-mstack-protector-guard=global": "x86_64",
+        "-fdirect-access-external-data": "",
+    }
+    target = subprocess.run([*cc, "-dumpmachine"], stdout=subprocess.PIPE, check=True, text=True)
+    return [
+        flag
+        for flag, machine in flags.items()
+        if target.stdout.startswith(machine) and knows(cc, flag)
+    ]
+
+
+def knows(cc: list[str], flag: str) -> bool:
+    """Whether a compiler takes an option."""
+    command = [*cc, "-Werror", flag, "-fsyntax-only", "-x", "c", "/dev/null"]
+    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def build_init(cc: str, out: str) -> None:
@@ -60,7 +76,7 @@ def build_init(cc: str, out: str) -> None:
     with tempfile.TemporaryDirectory() as work:
         program = os.path.join(work, "init")
         subprocess.run(
-            [*compiler, *CFLAGS, *guard_flags(compiler), *sources, *LDFLAGS, "-o", program],
+            [*compiler, *CFLAGS, *flags_for(compiler), *sources, *LDFLAGS, "-o", program],
             check=True,
         )
         with open(program, "rb") as file:
