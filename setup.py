@@ -145,7 +145,7 @@ class BuildScripts(build_scripts):
             site=site_directory(),
             python=os.path.realpath(sys.executable),
             extra_sites=extra_sites(),
-            modules=[*hotpath.STDLIB_MODULES, *hotpath.HOT_MODULES],
+            modules=hotpath.HOT_MODULES,
             extensions={name: path for name, path in extensions.items() if os.path.isfile(path)},
         )
         wanted = os.environ.get("OCIRUNTIME_LAUNCHER")

@@ -1,15 +1,13 @@
 """Compile and marshal modules for the launcher: python3 -X no_debug_ranges freeze.py OUT_DIR ROOT MODULE...
 
-Writes OUT_DIR/frozen.bin and OUT_DIR/frozen_modules.h (the macro FROZEN_MODULES). ROOT is where the project's package
-lies; any other module is taken from the standard library, or from PATH where MODULE is NAME=PATH. Docstrings,
-assertions, annotations and blocks under ``if TYPE_CHECKING:`` are left out: the hot path never looks at them, and they
-would be loaded by every command.
+Writes OUT_DIR/frozen.bin and OUT_DIR/frozen_modules.h (the macro FROZEN_MODULES). ROOT is where the package lies; a
+MODULE may be NAME=PATH. Docstrings, assertions, annotations and blocks under ``if TYPE_CHECKING:`` are left out: the
+hot path never looks at them, and they would be loaded by every command.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import marshal
 import os
 import sys
@@ -50,17 +48,10 @@ class _Strip(ast.NodeTransformer):
 
 def source_of(module: str, root: str) -> tuple[str, bool]:
     """The source file of ``module`` and whether it is a package; raises SystemExit naming the module."""
-    if module.partition(".")[0] != "ociruntime":
-        name = "posixpath" if module == "os.path" else module
-        directory = os.path.dirname(importlib.util.__file__)
-        path = os.path.join(os.path.dirname(directory), name.replace(".", "/") + ".py")
+    base = os.path.join(root, *module.split("."))
+    for path, package in ((base + ".py", False), (base + "/__init__.py", True)):
         if os.path.isfile(path):
-            return path, False
-    else:
-        base = os.path.join(root, *module.split("."))
-        for path, package in ((base + ".py", False), (base + "/__init__.py", True)):
-            if os.path.isfile(path):
-                return path, package
+            return path, package
     raise SystemExit(f"freeze: no source for the hot module {module}")
 
 
@@ -71,8 +62,7 @@ def freeze(module: str, root: str) -> tuple[bytes, bool]:
     with open(path, "rb") as file:
         source = file.read()
     tree = ast.parse(source, path)
-    if given or module.partition(".")[0] == "ociruntime":
-        tree = ast.fix_missing_locations(_Strip().visit(tree))
+    tree = ast.fix_missing_locations(_Strip().visit(tree))
     # The name is what tracebacks show: no path of the building machine.
     name = os.path.relpath(path, root) if path.startswith(root + "/") else os.path.basename(path)
     return marshal.dumps(compile(tree, name, "exec", dont_inherit=True, optimize=2)), package
