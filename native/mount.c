@@ -13,14 +13,16 @@ int clone_tree(int fd, unsigned flags) {
 
 /* --- attaching ----------------------------------------------------------------------------------------------- */
 
-static int wrong_target(int tree, int target) {
+/* What is behind the kernel's EINVAL, if it is that. */
+static int wrong_target(int tree, int target, int error) {
     int source_type = type_of(tree), target_type = type_of(target);
 
     if (source_type == S_IFDIR && target_type != S_IFDIR)
         return fail(ENOTDIR, "move_mount", "source is a directory, target is not", NULL, NULL);
     if (source_type != S_IFDIR && target_type == S_IFDIR)
         return fail(EISDIR, "move_mount", "target is a directory, source is not", NULL, NULL);
-    return 0;
+    m.call = "move_mount";
+    return error;
 }
 
 /* The target, made where it is missing.  What RESOLVE_NO_SYMLINKS refuses is refused before anything is made. */
@@ -46,9 +48,9 @@ int attach(int tree, int root, const char *path, int target, uint64_t resolve) {
 
     if (fd < 0)
         return fd;
-    result = wrong_target(tree, fd);
-    if (result == 0)
-        result = (int)CALL(move_mount, tree, "", fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    result = (int)CALL(move_mount, tree, "", fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    if (result < 0)
+        result = wrong_target(tree, fd, result);
     close_fd(fd);
     if (result < 0)
         return result;
