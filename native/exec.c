@@ -195,13 +195,13 @@ int op_find_exe(const struct plan_op *op) {
 
 /* Why a file that is there could not be executed: what its first bytes ask for. */
 static void post_mortem(const char *path, int error) {
-    char head[4096];
+    _Alignas(Elf64_Phdr) char head[4096];
     const char *interpreter = NULL;
-    int fd = open_how(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0, 0);
+    int fd = error == ENOENT ? open_how(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0, 0) : -1;
     long n = fd < 0 ? 0 : SYS(__NR_read, fd, head, sizeof(head) - 1);
 
     close_fd(fd);
-    if (n < 4 || error != ENOENT)
+    if (n < 4)
         return;
     head[n] = '\0';
     if (head[0] == '#' && head[1] == '!') {
@@ -219,7 +219,7 @@ static void post_mortem(const char *path, int error) {
         for (unsigned i = 0; i < elf->e_phnum && interpreter == NULL; i++) {
             uint64_t at = elf->e_phoff + i * sizeof(Elf64_Phdr);
             const Elf64_Phdr *part = (const Elf64_Phdr *)(head + at);
-            if (elf->e_phoff > (uint64_t)n || at + sizeof(*part) > (uint64_t)n)
+            if (elf->e_phoff > (uint64_t)n || at % sizeof(at) != 0 || at + sizeof(*part) > (uint64_t)n)
                 break;
             if (part->p_type == PT_INTERP && part->p_offset < (uint64_t)n)
                 interpreter = head + part->p_offset;

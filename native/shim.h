@@ -7,10 +7,10 @@ struct spawn_request {
     int program;  /* descriptor of the executable */
     int first_fd; /* 3 + the number of preserved descriptors */
     int fd_count;
-    const int *fds;       /* become first_fd, first_fd + 1, ... */
-    int stdio[3];         /* become 0, 1 and 2 */
-    int cgroup;           /* cgroup v2 directory to start in, or -1 */
-    const int *join_fds;  /* tasks files of cgroup v1 that the child writes itself to */
+    const int *fds;      /* become first_fd, first_fd + 1, ... */
+    int stdio[3];        /* become 0, 1 and 2 */
+    int cgroup;          /* cgroup v2 directory to start in, or -1 */
+    const int *join_fds; /* tasks files of cgroup v1 that the child writes itself to */
     int join_count;
     uint64_t clone_flags; /* CLONE_NEW* and others of clone3(2) that go with CLONE_VM */
     const char *const *argv;
