@@ -164,7 +164,7 @@ class Engine:
         end = time.monotonic() + 10
         while True:
             found = [f"process {p} {t}" for p, t in self.world.processes().items() if self.odd(p, t)]
-            found += [f"mount {m}" for m in self.world.mounts() - self.mounts if "nsfs" not in m]
+            found += [f"mount {m}" for m in self.world.mounts() - self.mounts if not self.own_mount(m)]
             found += [f"cgroup {p}" for p in self.world.groups() if not self.own_group(p)]
             found += [f"state {p}" for p in self.states()]
             if not found or time.monotonic() > end:
@@ -178,6 +178,10 @@ class Engine:
     def own_group(self, path: Path) -> bool:
         """Whether a cgroup is the engine's own."""
         return path.name == "conmon"
+
+    def own_mount(self, mount: str) -> bool:
+        """Whether a mount is the engine's own."""
+        return "nsfs" in mount or mount.endswith(("/run/netns", "/storage/overlay"))
 
     def version(self) -> str:
         return self.call("--version").ok().out.strip()

@@ -103,6 +103,7 @@ class World:
         self.init = int(children)
         self.root = Path(f"/proc/{self.init}/root")
         self.logs: list[Path] = []
+        self.daemons: list[subprocess.Popen[bytes]] = []
 
     def path(self, inside: str) -> Path:
         """The same file as the test process may open it."""
@@ -152,6 +153,7 @@ class World:
                 stderr=stream,
                 start_new_session=True,
             )
+        self.daemons.append(process)
         try:
             poll(lambda: process.poll() is not None or ready(), "not ready", timeout=30.0)
             if process.poll() is None:
@@ -160,7 +162,7 @@ class World:
             pass
         raise RuntimeError(f"{command[0]} does not start\n{self.story()}")
 
-    def story(self, lines: int = 40) -> str:
+    def story(self, lines: int = 20) -> str:
         """The ends of the logs of the daemons, for the message of a failed test."""
         parts = []
         for path in self.logs:
@@ -198,6 +200,8 @@ class World:
         """Kill every process of the world, which takes its mounts and devices along."""
         if self.holder.poll() is None:
             os.kill(self.init, signal.SIGKILL)
+        for daemon in self.daemons:
+            daemon.wait(timeout=30)
         self.holder.communicate(timeout=30)  # unshare leaves when the last process is gone
         for _ in range(50):
             hostlib.remove_cgroups(Path(GROUP), self.name)
