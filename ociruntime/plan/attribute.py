@@ -99,6 +99,8 @@ def _not_found(name: str, number: int, detail: str) -> str:
     if number == _ENOENT:
         return f'exec: "{name}": stat {name}: {errors.strerror(number)}'
     text = f'exec: "{name}": {errors.strerror(number)}'
+    if number == _EISDIR:  # dockerd 20.10 knows the second phrase alone
+        text += f": {errors.strerror(_EACCES)}"
     return f"{text} ({detail})" if detail and detail != name else text
 
 

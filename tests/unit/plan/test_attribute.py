@@ -94,7 +94,7 @@ def test_system_calls(subtests: SubTests) -> None:
         ("./x", ENOENT, 'exec: "./x": stat ./x: no such file or directory'),
         ("/x", EACCES, 'exec: "/x": permission denied'),
         ("x", EACCES, 'exec: "x": permission denied'),
-        ("/x", EISDIR, 'exec: "/x": is a directory'),
+        ("/x", EISDIR, 'exec: "/x": is a directory: permission denied'),
     ],
 )
 def test_texts_that_engines_look_for(name: str, number: int, text: str) -> None:
