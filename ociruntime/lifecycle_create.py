@@ -34,6 +34,7 @@ _LATER_HOOKS = ("startContainer", "poststart", "poststop")
 class Creation:
     """One container in the making.
 
+    ``move``: init joins its cgroup later than at its birth; ``record_early``: state.json names it before it goes on.
     ``start_later``: this is `create`; ``gate``: init waits at its gate; ``detach``: this process does not stay.
     Descriptors are -1 while closed; ``master`` is the pty's, kept for a `run` in the foreground. ``notify_caller`` is
     the caller's NOTIFY_SOCKET, ``notify_fd`` the container's, from which `run` reads.
@@ -59,12 +60,14 @@ class Creation:
         "linux",
         "manager",
         "master",
+        "move",
         "notify_caller",
         "notify_fd",
         "pid_file",
         "pidfd_fd",
         "plan",
         "process",
+        "record_early",
         "root",
         "spec",
         "start_later",
@@ -90,7 +93,7 @@ class Creation:
         self.process: dict[str, Any] = {}
         self.linux: dict[str, Any] = {}
         self.hooks: dict[str, Any] = {}
-        self.hooks_ran = False
+        self.hooks_ran = self.move = self.record_early = False
         self.terminal = False
         self.pid_file: str | None = None
         self.console_fd = self.pidfd_fd = self.gate_fd = self.master = self.notify_fd = -1
@@ -102,6 +105,12 @@ class Creation:
         """The state as hooks and the seccomp agent get it."""
         self.container.data["pid"] = self.init.pid
         return self.container.document(status)
+
+    def at_cgroup(self, init: launch.Init) -> None:
+        """What has to be done before init goes on in its cgroup (TAG_CGROUP)."""
+        lifecycle_sync.settle(init, self.manager, self.process, move=self.move)
+        if self.record_early:
+            _record_init(self)
 
 
 def create(creation: Creation) -> None:
@@ -224,9 +233,15 @@ def _compile(creation: Creation) -> None:
     options.no_new_keyring = call.switch("no-new-keyring")
     options.console = creation.terminal
     options.gate = creation.gate
-    # Without a cgroup, by which it could be found, init must not go on before state.json names it.
-    barrier = creation.manager.mode == "none" or lifecycle_sync.needs_barrier(creation.process)
-    options.cgroup_join = "sync" if barrier else "clone3"
+    # A clone by the first process would count as a second one: init is moved when it is alone.
+    limit = ((creation.linux.get("resources") or {}).get("pids") or {}).get("limit")
+    creation.move = limit is not None and 0 <= limit < 2
+    # Without a cgroup, by which it could be found, init must not go on before state.json names it; nor with hooks.
+    creation.record_early = creation.manager.mode == "none" or bool(creation.hooks)
+    waits = (
+        creation.move or creation.record_early or creation.process.get("oomScoreAdj") is not None
+    )
+    options.cgroup_join = "sync" if waits else "clone3"
     if call.globals.get("strict") is True:
         options.umask = normalize.caller_umask
     if normalize.listen_fds:
@@ -297,6 +312,8 @@ def _record(creation: Creation) -> None:
     _snapshot(creation, state.CONFIG_FILE, creation.config)
     if creation.process:
         template: dict[str, Any] = {"process": creation.process, "namespaces": namespaces}
+        if creation.call.switch("no-new-keyring"):
+            template["no_new_keyring"] = True
         if "user" in kinds:
             template["users"] = [
                 creation.linux.get("uidMappings") or [],
@@ -378,13 +395,10 @@ def _launch(creation: Creation) -> None:
         creation.encoded,
         creation.fds,
         creation.manager,
-        creation.process,
         preserve_fds=creation.call.preserve_fds,
+        move=creation.move,
     )
     _close(creation)
-    if creation.manager.mode == "none" or creation.hooks:
-        # Else it is found by its cgroup when this process is killed.
-        _record_init(creation)
 
 
 def _kill(creation: Creation) -> None:
@@ -393,7 +407,7 @@ def _kill(creation: Creation) -> None:
 
 
 def _record_init(creation: Creation) -> None:
-    """Name init in state.json, as far as the plan has gone (a plan with CLONE changes its pid)."""
+    """Name init in state.json."""
     pid = creation.init.pid
     found = state.process_stat(pid)
     if found is None:

@@ -25,6 +25,7 @@ _INHERITED = (
 )
 """Properties of the container's process that hold for --process FILE as well where it is silent."""
 
+_AT_PIDS_LIMIT = f"clone: {errors.strerror(11)}"
 _CAPABILITY_SETS = ("bounding", "effective", "permitted")
 _MAX_ID = 0xFFFFFFFE
 
@@ -73,7 +74,14 @@ def execute(execution: Execution) -> None:
     """Start the process. Raises errors.Error; nothing is left then."""
     _check(execution)
     _read(execution)
-    lifecycle.run_steps(STEPS, execution)
+    try:
+        lifecycle.run_steps(STEPS, execution)
+    except errors.Error as exc:
+        if execution.move or not exc.message.endswith(_AT_PIDS_LIMIT):
+            raise
+        # The first process could not clone the second in a container that is full; who is moved into it is not refused.
+        execution.move = True
+        lifecycle.run_steps(STEPS, execution)
 
 
 def _check(execution: Execution) -> None:
@@ -202,9 +210,11 @@ def _compile(execution: Execution) -> None:
     options = context.Options(execution.container.id, "/")
     options.console = execution.terminal
     # The first CPU affinity holds until the process is moved, so it cannot be born where it belongs.
-    execution.move = bool((execution.process.get("execCPUAffinity") or {}).get("initial"))
-    barrier = execution.move or lifecycle_sync.needs_barrier(execution.process)
-    options.cgroup_join = "sync" if barrier else "clone3"
+    if (execution.process.get("execCPUAffinity") or {}).get("initial"):
+        execution.move = True
+    waits = execution.move or execution.process.get("oomScoreAdj") is not None
+    options.cgroup_join = "sync" if waits else "clone3"
+    options.no_new_keyring = template.get("no_new_keyring") is True
     options.namespaces = template["namespaces"]
     users = template.get("users")
     if users:
@@ -235,7 +245,6 @@ def _launch(execution: Execution) -> None:
         execution.encoded,
         execution.fds,
         execution.manager,
-        execution.process,
         preserve_fds=execution.call.preserve_fds,
         move=execution.move,
     )
@@ -250,7 +259,9 @@ def _kill(execution: Execution) -> None:
 def _serve(execution: Execution) -> None:
     limits = execution.process.get("rlimits") or ()
     handlers = {
-        ops.TAG_CGROUP: lifecycle_sync.nothing,
+        ops.TAG_CGROUP: lambda init: lifecycle_sync.settle(
+            init, execution.manager, execution.process, move=execution.move
+        ),
         ops.TAG_RLIMITS: lambda init: lifecycle_sync.set_rlimits(init, limits),
     }
     execution.init.serve(

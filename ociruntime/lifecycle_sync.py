@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def handlers(creation: Creation) -> Handlers:
     """One function for each tag."""
     return {
-        ops.TAG_CGROUP: nothing,
+        ops.TAG_CGROUP: lambda init: creation.at_cgroup(init),
         ops.TAG_USERNS: lambda init: _write_maps(creation, init),
         ops.TAG_RLIMITS: lambda init: set_rlimits(init, creation.process.get("rlimits") or ()),
         ops.TAG_NETWORK: lambda init: _move_devices(creation, init),
@@ -38,14 +38,13 @@ def start_init(
     encoded: bytes,
     fds: list[int],
     manager: Manager,
-    process: dict[str, Any],
     *,
     preserve_fds: int,
-    move: bool = False,
+    move: bool,
 ) -> Init:
-    """Start init in its cgroup and give it its oom_score_adj. Raises errors.Error; it is gone then.
+    """Start init, in its cgroup from birth (see Manager.open_for_join) unless it is to be moved later.
 
-    It joins as it is born (see Manager.open_for_join); with ``move`` it is moved afterwards, while it waits for that.
+    Raises errors.Error.
     """
     join_fds: list[int] = []
     cgroup_fd = -1
@@ -53,7 +52,7 @@ def start_init(
         if not move:
             cgroup_fd = manager.open_for_clone()
             join_fds = manager.open_for_join()
-        init = launch.launch(
+        return launch.launch(
             plan,
             encoded,
             fds,
@@ -66,24 +65,17 @@ def start_init(
             posix.close(cgroup_fd)
         for fd in join_fds:
             posix.close(fd)
-    try:
-        if move:
-            manager.attach(init.pid)
-        if process.get("oomScoreAdj") is not None:
-            _set_oom_score(init.pid, process["oomScoreAdj"])
-    except BaseException:
-        init.kill_and_reap()
-        raise
-    return init
 
 
-def needs_barrier(process: dict[str, Any]) -> bool:
-    """Whether init must wait (TAG_CGROUP) for what start_init() does after it was born."""
-    return process.get("oomScoreAdj") is not None
+def settle(init: Init, manager: Manager, process: dict[str, Any], *, move: bool) -> None:
+    """At TAG_CGROUP, when init has its final pid: its cgroup, if it is not there yet, and its oom_score_adj.
 
-
-def nothing(init: Init) -> None:
-    """Nothing is left to do here: start_init() has moved it into its cgroup."""
+    Raises errors.Error.
+    """
+    if move:
+        manager.attach(init.pid)
+    if process.get("oomScoreAdj") is not None:
+        _set_oom_score(init.pid, process["oomScoreAdj"])
 
 
 def _set_oom_score(pid: int, adjustment: int) -> None:
