@@ -161,6 +161,8 @@ def _read(creation: Creation) -> None:
     if creation.hooks.get("startContainer"):
         creation.gate = True  # they run while init waits
     creation.process = creation.spec.get("process") or {}
+    if not (creation.process or creation.start_later):
+        raise errors.Error("cannot run a container without a process", pointer="/process")
     creation.terminal = creation.process.get("terminal") is True
     console.check(creation.terminal, paths.get("console-socket"), creation.detach)
     creation.facts = probe.gather(creation.spec, creation.bundle, no_pivot=call.switch("no-pivot"))
