@@ -296,9 +296,28 @@ static int is_absent(int error) {
     return error == -ENOENT || error == -ENOTDIR;
 }
 
-/* A file is covered by the null device, a directory by an empty one.  Only the path itself may be missing. */
+/* Give a detached tree its attributes, attach it on path and close it. */
+static int attach_with(int tree, struct mount_attr *attr, unsigned flags, int root, const char *path) {
+    int result, late;
+
+    if (tree < 0)
+        return tree;
+    result = (int)CALL(mount_setattr, tree, "", AT_EMPTY_PATH | flags, attr, sizeof(*attr));
+    late = result == -ENOSYS; /* mount(2) works on attached mounts only, and on one at a time */
+    if (result == 0 || late) {
+        result = attach(tree, root, path, TARGET_EXISTS, 0);
+        if (result == 0 && late)
+            result = set_by_mount(tree, attr, 0);
+    }
+    close_fd(tree);
+    return result;
+}
+
+/* A file is covered by the null device, a directory by an empty one.  Only the path itself may be missing.
+ * The cover is read-only: the node is the host's own, and chmod or chown through the mask would change it there. */
 int op_mask(const struct plan_op *op) {
-    int root = slot(op->arg[0]), cover, tree, type, result;
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC};
+    int root = slot(op->arg[0]), cover, tree, type;
     const char *path = blob(op->arg[1]);
     int fd = open_in_root(root, path, O_PATH, 0);
 
@@ -310,16 +329,12 @@ int op_mask(const struct plan_op *op) {
     tree = clone_tree(cover, 0);
     if (tree == -EINVAL) /* before Linux 6.15 a detached tree cannot be cloned: it is attached itself, once */
         return attach(cover, root, path, TARGET_EXISTS, 0);
-    if (tree < 0)
-        return tree;
-    result = attach(tree, root, path, TARGET_EXISTS, 0);
-    close_fd(tree);
-    return result;
+    return attach_with(tree, &attr, 0, root, path);
 }
 
 int op_readonly(const struct plan_op *op) {
     struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
-    int root = slot(op->arg[0]), tree, result;
+    int root = slot(op->arg[0]), tree;
     const char *path = blob(op->arg[1]);
     int fd = open_in_root(root, path, O_PATH, 0);
 
@@ -327,17 +342,7 @@ int op_readonly(const struct plan_op *op) {
         return is_absent(fd) ? 0 : fd;
     tree = clone_tree(fd, AT_RECURSIVE);
     close_fd(fd);
-    if (tree < 0)
-        return tree;
-    result = (int)CALL(mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof(attr));
-    if (result == 0 || result == -ENOSYS) {
-        int late = result == -ENOSYS; /* mount(2) works on attached mounts only, and on one at a time */
-        result = attach(tree, root, path, TARGET_EXISTS, 0);
-        if (result == 0 && late)
-            result = set_by_mount(tree, &attr, 0);
-    }
-    close_fd(tree);
-    return result;
+    return attach_with(tree, &attr, AT_RECURSIVE, root, path);
 }
 
 /* --- the new root -------------------------------------------------------------------------------------------- */
