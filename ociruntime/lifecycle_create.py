@@ -235,15 +235,10 @@ def _compile(creation: Creation) -> None:
     options.no_new_keyring = call.switch("no-new-keyring")
     options.console = creation.terminal
     options.gate = creation.gate
-    # A clone by the first process would count as a second one: init is moved when it is alone.
-    limit = ((creation.linux.get("resources") or {}).get("pids") or {}).get("limit")
-    creation.move = limit is not None and 0 <= limit < 2
-    # Without a cgroup, by which it could be found, init must not go on before state.json names it; nor with hooks.
-    creation.record_early = creation.manager.mode == "none" or bool(creation.hooks)
-    waits = (
-        creation.move or creation.record_early or creation.process.get("oomScoreAdj") is not None
-    )
-    options.cgroup_join = "sync" if waits else "clone3"
+    mode = creation.manager.mode
+    creation.move = lifecycle_sync.must_move(spec)
+    creation.record_early = lifecycle_sync.must_record(spec, mode)
+    options.cgroup_join = "sync" if lifecycle_sync.must_wait(spec, mode) else "clone3"
     if call.globals.get("strict") is True:
         options.umask = normalize.caller_umask
     if normalize.listen_fds:

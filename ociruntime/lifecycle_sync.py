@@ -33,6 +33,24 @@ def handlers(creation: Creation) -> Handlers:
     }
 
 
+def must_move(spec: dict[str, Any]) -> bool:
+    """Whether init joins its cgroup late: a clone by the first process would count, and the pids limit allows none."""
+    resources = (spec.get("linux") or {}).get("resources") or {}
+    limit = (resources.get("pids") or {}).get("limit")
+    return limit is not None and 0 <= limit < 2
+
+
+def must_record(spec: dict[str, Any], cgroup_mode: str) -> bool:
+    """Whether state.json has to name init before it goes on: for hooks, and where no cgroup tells which process it is."""
+    return cgroup_mode == "none" or any((spec.get("hooks") or {}).values())
+
+
+def must_wait(spec: dict[str, Any], cgroup_mode: str) -> bool:
+    """Whether a create plan has TAG_CGROUP."""
+    adjustment = (spec.get("process") or {}).get("oomScoreAdj")
+    return adjustment is not None or must_move(spec) or must_record(spec, cgroup_mode)
+
+
 def start_init(
     plan: ops.Plan,
     encoded: bytes,

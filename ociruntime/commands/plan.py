@@ -82,8 +82,8 @@ def _cgroup(call: Call, spec: dict[str, Any], options: compiler.Options) -> None
         kind = "systemd"
     manager = cgroups.manager(kind, (spec.get("linux") or {}).get("cgroupsPath"), options.id)
     options.cgroup_dirs = {name: mount + path for name, mount, _, path in manager.mount_facts()}
-    barrier = manager.mode == "none" or lifecycle_sync.needs_barrier(spec.get("process") or {})
-    options.cgroup_join = "sync" if barrier else "clone3"
+    waits = lifecycle_sync.must_wait(spec, manager.mode)
+    options.cgroup_join = "sync" if waits else "clone3"
 
 
 def _filter(spec: dict[str, Any], options: compiler.Options) -> None:
