@@ -228,7 +228,9 @@ class Runtime:
         self.options = list(options)
         self.containers: list[Container] = []
         self._serial = 0
-        self._calls: set[int] = set()  # our own children: subprocess waits for them
+        # Our own children: subprocess waits for them, `reaping` must not.
+        self._calls: set[int] = set()
+        self._lock = threading.Lock()
         version = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=TIMEOUT, check=False
         ).stdout
@@ -286,17 +288,19 @@ class Runtime:
         source = feed if isinstance(feed, int) else subprocess.DEVNULL
         if isinstance(feed, bytes):
             source = subprocess.PIPE
-        with subprocess.Popen(
-            argv,
-            stdin=source,
-            stdout=out,
-            stderr=err,
-            env=env,
-            cwd=cwd,
-            pass_fds=pass_fds,
-            preexec_fn=preexec,
-        ) as process:
+        with self._lock:
+            process = subprocess.Popen(
+                argv,
+                stdin=source,
+                stdout=out,
+                stderr=err,
+                env=env,
+                cwd=cwd,
+                pass_fds=pass_fds,
+                preexec_fn=preexec,
+            )
             self._calls.add(process.pid)
+        with process:
             try:
                 process.communicate(feed if isinstance(feed, bytes) else None, timeout=timeout)
             except subprocess.TimeoutExpired:
@@ -370,6 +374,38 @@ class Runtime:
         if code is None:
             raise TimeoutError(f"hangs: {Result(argv, -1, '', text)!r}")
         return Result(argv, code, out_path.read_text(errors="surrogateescape"), text)
+
+    def features(self) -> Any:
+        return self.call("features").ok().json()
+
+    def clean(self) -> None:
+        """Delete by force whatever was made."""
+        while self.containers:
+            container = self.containers.pop()
+            container.delete("--force")
+            if container.pid and alive(container.pid):
+                os.kill(container.pid, signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def reaping(self) -> Iterator[None]:
+        """Reap adopted children meanwhile: an init ends only when all of its pid namespace,
+        which `exec` may have given to this process, are reaped."""
+        done = threading.Event()
+        reaper = threading.Thread(target=self._reap_until, args=(done,))
+        reaper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            reaper.join()
+
+    def _reap_until(self, done: threading.Event) -> None:
+        while not done.wait(0.01):
+            with self._lock:
+                for pid in child_pids():
+                    if pid not in self._calls and not alive(pid):
+                        with contextlib.suppress(ChildProcessError):
+                            os.waitpid(pid, os.WNOHANG)
 
     def features(self) -> Any:
         return self.call("features").ok().json()

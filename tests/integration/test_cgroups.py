@@ -153,6 +153,7 @@ def test_cpu_list_that_is_no_list(rt: Runtime, bundle: Bundle) -> None:
     assert rt.try_create(limits(bundle, cpu={"cpus": "zero"})).result.code != 0
 
 
+@pytest.mark.leaks("crun", "1.8.1 leaves the cgroup of a failed create")
 def test_unified_on_v1_is_refused(rt: Runtime, bundle: Bundle) -> None:
     result = rt.try_create(limits(bundle, unified={"memory.high": "50000000"})).result
     result.failed(by_kind(rt, "unified", runc="cgroup", crun=""))
@@ -182,6 +183,8 @@ def test_smallest_pids_limit(rt: Runtime, bundle: Bundle, limit: int) -> None:
 
 
 def test_two_mebibytes_of_memory_are_enough_to_start(rt: Runtime, bundle: Bundle) -> None:
+    if rt.kind == "runc":
+        pytest.skip("runc needs some 2 MiB for itself: it works by chance")
     limits(bundle, memory={"limit": 2 * MIB, "swap": 2 * MIB})
     assert rt.run(bundle.args("echo", "x")).ok().out == "x\n"
 
@@ -201,6 +204,7 @@ def test_a_cgroup_with_processes_is_refused(rt: Runtime, bundle: Bundle) -> None
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+        rt.clean()
         if path.is_dir():
             path.rmdir()
 
