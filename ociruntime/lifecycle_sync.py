@@ -41,7 +41,7 @@ def must_move(spec: dict[str, Any]) -> bool:
 
 
 def must_record(spec: dict[str, Any], cgroup_mode: str) -> bool:
-    """Whether state.json has to name init before it goes on: for hooks, and where no cgroup tells which process it is."""
+    """Whether state.json has to name init before it goes on: for hooks, and where no cgroup tells which it is."""
     return cgroup_mode == "none" or any((spec.get("hooks") or {}).values())
 
 
