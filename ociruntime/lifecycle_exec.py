@@ -9,7 +9,7 @@ from ociruntime import container as lifecycle
 from ociruntime import errors, foreground, lifecycle_sync, log, state
 from ociruntime.host import console, launch, normalize, prepare, probe, unixsock
 from ociruntime.plan import context, encode, join, ops
-from ociruntime.spec import json_reader, validate
+from ociruntime.spec import json_reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def _read(execution: Execution) -> None:
             data = state.read_file(path)
         except OSError as exc:
             raise errors.from_os(exc, f"open {path}") from exc
+        from ociruntime.spec import validate
+
         strict = call.globals.get("strict") is True
         process = validate.load_process(data, path, strict=strict, warn=log.warning)
         for key in _INHERITED:
