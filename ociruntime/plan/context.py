@@ -81,7 +81,6 @@ class Context:
         "calls",
         "facts",
         "gid_maps",
-        "joined_user",
         "late_limit",
         "late_readonly",
         "namespaces",
@@ -104,7 +103,6 @@ class Context:
         # Namespace type → path, "" for a new one.
         self.namespaces: dict[str, str] = {}
         self.userns = False
-        self.joined_user = False
         # MS_* that `/` gets at the end, 0: it stays as it is, a slave of the host's.
         self.propagation = 0
         # (origin, slot) of mounts that become read-only after devices and mount points have been made in them.

@@ -29,7 +29,7 @@ def compile_exec(program: dict[str, Any], facts: Facts, options: Options) -> Pla
     own_mounts = bool(options.namespaces & words.NEWNS)
     if not own_mounts:
         ctx.root = plan.fd("root")
-    ctx.userns = ctx.joined_user = bool(options.namespaces & words.NEWUSER)
+    ctx.userns = bool(options.namespaces & words.NEWUSER)
     if ctx.userns and options.users is not None:
         ctx.uid_maps, ctx.gid_maps = options.users
     affinity = program.get("execCPUAffinity") or {}
@@ -82,7 +82,7 @@ def compile_hook(
     ctx = Context(facts, options)
     plan = ctx.plan
     pidfd = plan.fd("pidfd")
-    ctx.userns = ctx.joined_user = bool(options.namespaces & words.NEWUSER)
+    ctx.userns = bool(options.namespaces & words.NEWUSER)
     if ctx.userns and options.users is not None:
         ctx.uid_maps, ctx.gid_maps = options.users
     _join(ctx, pidfd)

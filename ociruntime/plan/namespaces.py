@@ -23,7 +23,6 @@ def read(ctx: Context, linux: dict[str, Any]) -> None:
             ctx.plan.fd(name)
             ctx.plan.paths[name] = (path, f"/linux/namespaces/{index}/path")
     ctx.userns = "user" in ctx.namespaces
-    ctx.joined_user = bool(ctx.namespaces.get("user"))
     if ctx.userns:
         ctx.uid_maps = linux.get("uidMappings") or []
         ctx.gid_maps = linux.get("gidMappings") or []
@@ -108,7 +107,7 @@ def first_id(mappings: list[dict[str, int]]) -> int:
 def setgroups_denied(ctx: Context) -> bool:
     """Whether setgroups(2) is switched off: an ordinary user's map of its own group alone, user_namespaces(7)."""
     facts = ctx.facts
-    if facts.privileged or facts.euid == 0 or not ctx.userns or ctx.joined_user:
+    if facts.privileged or facts.euid == 0 or not ctx.userns:
         return False
     maps = ctx.gid_maps
     return len(maps) == 1 and maps[0]["size"] == 1 and maps[0]["hostID"] == facts.egid
