@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from ociruntime import container as lifecycle
-from ociruntime import errors, foreground, lifecycle_create, log
+from ociruntime import errors, foreground, lifecycle_create, log, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def _delete(creation: Creation) -> None:
         lifecycle.destroy(creation.container)
     except errors.Error as exc:
         # The program's end is what the caller asks for; and somebody may have deleted the container already.
-        log.warning(f"delete container: {exc.message}")
+        if exc.message != state.NOT_FOUND:
+            log.warning(f"delete container: {exc.message}")
 
 
 def _notify(creation: Creation, detach: bool) -> None:
