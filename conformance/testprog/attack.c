@@ -41,7 +41,7 @@ static int do_ptrace(int argc, char **argv)
 }
 
 /* Look at one foreign process the way an attacker would. */
-static void probe(const char *pid, const char *self)
+static void probe(const char *pid, const char *self, int trace)
 {
 	char path[NAME_MAX + 16], target[PATH_MAX];
 	ssize_t n;
@@ -81,16 +81,17 @@ static void probe(const char *pid, const char *self)
 		printf("opened-mem %s\n", target);
 		close(fd);
 	}
-	if (ptrace(PTRACE_SEIZE, (pid_t)atoi(pid), NULL, NULL) == 0) {
+	if (trace && ptrace(PTRACE_SEIZE, (pid_t)atoi(pid), NULL, NULL) == 0) {
 		printf("traced %s\n", target);
 		ptrace(PTRACE_DETACH, (pid_t)atoi(pid), NULL, NULL);
 	}
 }
 
-/* hunt SECONDS: watch /proc for processes that are not this program and try to get into them. */
+/* hunt SECONDS [look]: watch /proc for processes that are not this program and try to get into them. */
 static int do_hunt(int argc, char **argv)
 {
 	time_t end = time(NULL) + (time_t)number(argc, argv, 1, 5);
+	int trace = argc < 3 || strcmp(argv[2], "look");
 	char self[PATH_MAX] = "";
 
 	if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
@@ -105,7 +106,7 @@ static int do_hunt(int argc, char **argv)
 			return fail(argv[0], "/proc");
 		while ((entry = readdir(proc)))
 			if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9')
-				probe(entry->d_name, self);
+				probe(entry->d_name, self, trace);
 		closedir(proc);
 	}
 	puts("end");
@@ -149,7 +150,7 @@ static int do_fd_escape(int argc, char **argv)
 const struct verb attack_verbs[] = {
 	{ "syscall", do_syscall, "NUMBER [ARG...]" },
 	{ "ptrace", do_ptrace, "PID" },
-	{ "hunt", do_hunt, "SECONDS" },
+	{ "hunt", do_hunt, "SECONDS [look]" },
 	{ "flip", do_flip, "A B SECONDS" },
 	{ "fd-escape", do_fd_escape, "" },
 	{ NULL, NULL, NULL },

@@ -39,7 +39,7 @@ class AllControllersOnV1:
     """Every controller on a v1 hierarchy while it lasts.
 
     crun refuses a hybrid machine as long as the cgroup2 hierarchy has a controller.  Call it in a
-    private mount namespace only.
+    private mount namespace only: it mounts a /sys/fs/cgroup of its own.
     """
 
     def __init__(self) -> None:
@@ -47,15 +47,23 @@ class AllControllersOnV1:
         self.enabled: list[str] = []
         if not UNIFIED.exists():
             return
+        present = [p.name for p in CGROUP_ROOT.iterdir() if p.is_mount()]
+        controllers = [n for n in present if n not in ("unified", "systemd")]
+        self.taken = (UNIFIED / "cgroup.controllers").read_text().split()
         self.enabled = (UNIFIED / "cgroup.subtree_control").read_text().split()
-        for name in (UNIFIED / "cgroup.controllers").read_text().split():
-            if name in self.enabled:
-                (UNIFIED / "cgroup.subtree_control").write_text(f"-{name}")
-            path = CGROUP_ROOT / name
-            # The tmpfs of /sys/fs/cgroup is the machine's: the folder itself is seen by all.
-            path.mkdir(exist_ok=True)
-            _mount_v1(name, path)
-            self.taken.append(name)
+        for name in set(self.taken) & set(self.enabled):
+            (UNIFIED / "cgroup.subtree_control").write_text(f"-{name}")
+        subprocess.run(["umount", "-R", CGROUP_ROOT], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "mode=755", "cgroup", CGROUP_ROOT], check=True
+        )
+        for name in [*controllers, *self.taken]:
+            (CGROUP_ROOT / name).mkdir()
+            _mount_v1(name, CGROUP_ROOT / name)
+        (CGROUP_ROOT / "systemd").mkdir()
+        _mount_v1("none,name=systemd", CGROUP_ROOT / "systemd")
+        UNIFIED.mkdir()
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", UNIFIED], check=True)
 
     def give_back(self) -> None:
         """Return the controllers to cgroup2.
@@ -71,8 +79,6 @@ class AllControllersOnV1:
                 if _freed(name):
                     break
                 _mount_v1(name, path)
-            if path.is_dir() and not path.is_mount():
-                path.rmdir()
             if name in self.enabled and _hierarchy(name) == 0:
                 (UNIFIED / "cgroup.subtree_control").write_text(f"+{name}")
 
