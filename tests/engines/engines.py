@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,19 +152,24 @@ class Engine:
         if names := self.containers():
             self.call("rm", "--force", *names).ok()
 
+    # Where the runtime keeps its state; a cache, with a dot before its name, may stay.
+    state_patterns = ("ociruntime/[!.]*", "user/*/ociruntime/[!.]*")
+
     def states(self) -> list[Path]:
-        """What is in the state directories of the runtime."""
-        found: list[Path] = []
-        for pattern in ("ociruntime/*", "runc/*", "crun/*", "user/*/ociruntime/*"):
-            found += self.world.path("/run").glob(pattern)
-        return [path for path in found if not path.name.startswith(".")]
+        """The containers that the runtime has state of."""
+        top = self.world.path("/run")
+        return [path for pattern in self.state_patterns for path in top.glob(pattern)]
 
     def leaks(self) -> list[str]:
         """What is left after `tidy`: processes, mounts, cgroups, state."""
         end = time.monotonic() + 10
         while True:
-            found = [f"process {p} {t}" for p, t in self.world.processes().items() if self.odd(p, t)]
-            found += [f"mount {m}" for m in self.world.mounts() - self.mounts if not self.own_mount(m)]
+            found = [
+                f"process {p} {t}" for p, t in self.world.processes().items() if self.odd(p, t)
+            ]
+            found += [
+                f"mount {m}" for m in self.world.mounts() - self.mounts if not self.own_mount(m)
+            ]
             found += [f"cgroup {p}" for p in self.world.groups() if not self.own_group(p)]
             found += [f"state {p}" for p in self.states()]
             if not found or time.monotonic() > end:
@@ -205,7 +210,7 @@ class Podman(Engine):
         lines = ["[containers]", f"default_ulimits = {json.dumps(LIMITS)}", "[engine]"]
         lines += [f'runtime = "{self.runtime}"', 'cgroup_manager = "cgroupfs"']
         lines += ['events_logger = "file"', f'runtime_supports_json = ["runc", "crun", "{OURS}"]']
-        lines += [f'runtime_supports_nocgroups = ["crun", "{OURS}"]', "[engine.runtimes]"]
+        lines += [f'runtime_supports_nocgroup = ["crun", "{OURS}"]', "[engine.runtimes]"]
         lines += [f'{name} = ["{path}"]' for name, path in runtimes.items()]
         lines += ["[network]", 'network_backend = "netavark"']
         lines += ['network_config_dir = "/run/networks"'] if not self.user else []
@@ -214,7 +219,8 @@ class Podman(Engine):
         self.env["HOME"] = self.home
 
     def tidy(self) -> None:
-        self.call("rm", "--force", "--all", "--time", "0").ok()
+        result = self.call("rm", "--force", "--all", "--time", "0")
+        assert result.code == 0 or not self.ours, f"{result!r}"
 
     def run_flags(self) -> list[str]:
         return ["--cgroup-parent", f"/{self.world.name}", "--network", "none"]
@@ -243,6 +249,7 @@ class Containerd(Engine):
 
     command = ("ctr", "--address", "/run/containerd.sock")
     socket = "/run/containerd.sock"
+    state_patterns = ("containerd/runc/*/[!.]*",)
 
     def start(self) -> None:
         disabled = [f'"io.containerd.snapshotter.v1.{n}"' for n in ("btrfs", "zfs", "devmapper")]
@@ -265,6 +272,29 @@ class Containerd(Engine):
     def prepare(self) -> None:
         """`ctr run --rootfs` needs no image."""
 
+    def task_args(self, flags: Sequence[str], name: str, command: Sequence[str]) -> list[str]:
+        """`run` of a task on the image's directory."""
+        group = f"/{self.world.name}/{name}"
+        path = "PATH=/bin"  # without an image there is none
+        return ["run", "--cgroup", group, "--env", path, *flags, "--rootfs", ROOTFS, name, *command]
+
+    def task(self, *command: str, flags: Sequence[str] = (), stdin: bytes | None = None) -> Result:
+        """`run --rm` in the foreground."""
+        return self.call(*self.task_args(("--rm", *flags), self.new_name(), command), stdin=stdin)
+
+    def background(self, *command: str, flags: Sequence[str] = ()) -> str:
+        """`run --detach` of a task under a new name, which is returned."""
+        name = self.new_name()
+        self.call(*self.task_args(("--detach", "--null-io", *flags), name, command)).ok()
+        return name
+
+    def task_status(self, name: str) -> str:
+        """RUNNING, STOPPED, PAUSED …; empty for an unknown task."""
+        for line in self.call("tasks", "ls").ok().out.splitlines():
+            if line.split()[0] == name:
+                return line.split()[-1]
+        return ""
+
     def version(self) -> str:
         return self.world.call("containerd", "--version").ok().out.strip()
 
@@ -273,9 +303,6 @@ class Containerd(Engine):
             self.call("tasks", "delete", "--force", name)
         for name in self.call("containers", "ls", "--quiet").ok().out.split():
             self.call("containers", "delete", name).ok()
-
-    def states(self) -> list[Path]:
-        return list(self.world.path("/run/containerd/runc").glob("*/*"))
 
     def own_group(self, path: Path) -> bool:
         return False
@@ -286,6 +313,7 @@ class Docker(Containerd):
 
     command = ("docker", "--host", "unix:///run/docker.sock")
     exec_codes = (126, 126)  # 20.10
+    state_patterns = ("docker-exec/runtime-*/*/[!.]*",)
 
     def start(self) -> None:
         super().start()
@@ -301,7 +329,11 @@ class Docker(Containerd):
             "cgroup-parent": f"/{self.world.name}",
             "live-restore": True,
             "default-ulimits": {
-                limit.partition("=")[0]: {"Name": limit.partition("=")[0], "Hard": 1024, "Soft": 1024}
+                limit.partition("=")[0]: {
+                    "Name": limit.partition("=")[0],
+                    "Hard": 1024,
+                    "Soft": 1024,
+                }
                 for limit in LIMITS
             },
         }
@@ -327,6 +359,3 @@ class Docker(Containerd):
 
     def run_flags(self) -> list[str]:
         return ["--network", "none"]
-
-    def states(self) -> list[Path]:
-        return list(self.world.path("/run/docker-exec/runtime-chosen").glob("*/*"))

@@ -87,7 +87,9 @@ def test_kill_of_a_stopped_one(engine: Engine) -> None:
 def test_exec_environment(engine: Engine) -> None:
     name = engine.service("--env", "OUTER=1", "--hostname", "inner")
     flags = ("--env", "WORD=x y", "--workdir", "/tmp", "--user", "app")
-    result = engine.call("exec", *flags, name, "sh", "-c", 'id -u; pwd; echo "$WORD$OUTER"; hostname')
+    result = engine.call(
+        "exec", *flags, name, "sh", "-c", 'id -u; pwd; echo "$WORD$OUTER"; hostname'
+    )
     assert result.ok().out.splitlines() == ["1000", "/tmp", "x y1", "inner"]
 
 
@@ -238,7 +240,9 @@ def test_healthcheck_command(engine: Engine) -> None:
 @LIMITED
 def test_update(engine: Engine) -> None:
     name = engine.service("--memory", "32m", "--memory-swap", "64m")
-    engine.call("update", "--memory", "48m", "--memory-swap", "96m", "--cpu-shares", "300", name).ok()
+    engine.call(
+        "update", "--memory", "48m", "--memory-swap", "96m", "--cpu-shares", "300", name
+    ).ok()
     script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.shares; echo x >/dev/null"
     lines = engine.call("exec", name, "sh", "-c", script).ok().out.split()
     assert lines == [str(48 << 20), "300"]

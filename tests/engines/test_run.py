@@ -142,7 +142,10 @@ def test_user(engine: Engine, user: str, expected: str) -> None:
 
 
 def test_home_of_the_user(engine: Engine) -> None:
-    assert shell(engine, "--user", "app", script="echo $HOME; cd; pwd") == ["/home/app", "/home/app"]
+    assert shell(engine, "--user", "app", script="echo $HOME; cd; pwd") == [
+        "/home/app",
+        "/home/app",
+    ]
 
 
 def test_group_add(engine: Engine) -> None:
@@ -233,7 +236,10 @@ def test_masked_paths(engine: Engine) -> None:
 def test_init(engine: Engine) -> None:
     """An init of the engine reaps orphans."""
     script = "(sleep 0.01 &); sleep 0.2; readlink /proc/1/exe; grep -l '^State:.Z' /proc/[1-9]*/status | wc -l"
-    flags = ["--init", *(["--init-path", "/usr/bin/tini-static"] if "podman" in engine.command else [])]
+    flags = [
+        "--init",
+        *(["--init-path", "/usr/bin/tini-static"] if "podman" in engine.command else []),
+    ]
     lines = shell(engine, *flags, script=script)
     assert lines[0] in ("/sbin/docker-init", "/dev/init", "/run/podman-init") and lines[1] == "0"
 

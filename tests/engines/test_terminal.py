@@ -85,10 +85,14 @@ def test_attach_and_detach(engine: Engine) -> None:
         for key in "\x10\x11":  # Ctrl-P Ctrl-Q
             terminal.type(key)
             time.sleep(0.2)  # podman wants each in a read of its own
-        assert terminal.wait() == (1 if engine.command[0] == "docker" else 0)  # 20.10: read escape sequence
+        assert terminal.wait() == (
+            1 if engine.command[0] == "docker" else 0
+        )  # 20.10: read escape sequence
     assert engine.state(name)["Status"] == "running"
 
 
 def test_missing_program(engine: Engine) -> None:
-    with engine.on_terminal("run", "--rm", "-it", *engine.run_flags(), IMAGE, "nothing") as terminal:
+    with engine.on_terminal(
+        "run", "--rm", "-it", *engine.run_flags(), IMAGE, "nothing"
+    ) as terminal:
         assert terminal.wait() == 127

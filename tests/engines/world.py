@@ -129,7 +129,11 @@ class World:
         argv = self.argv(command, env or {"PATH": PATH}, user)
         source = subprocess.PIPE if stdin is not None else subprocess.DEVNULL
         with subprocess.Popen(
-            argv, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            argv,
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         ) as process:
             try:
                 out, err = process.communicate(stdin, timeout=timeout)
