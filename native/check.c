@@ -218,6 +218,8 @@ static int check_arguments(struct check *c, int32_t index, const struct plan_op 
     for (i = 0; i < 7 && kinds[op->code][i] != '\0'; i++)
         if ((kinds[op->code][i] == 'd' || kinds[op->code][i] == 'D') && op->arg[i] != PLAN_NONE)
             c->defined[op->arg[i] / 32] |= 1u << (op->arg[i] % 32);
+    for (i = 0; op->code == OP_GATE && i < (int32_t)(PLAN_MAX_SLOTS / 32); i++)
+        c->defined[i] = 0; /* init closes them before it waits */
     return 0;
 }
 

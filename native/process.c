@@ -172,10 +172,14 @@ int op_sync(const struct plan_op *op) {
     return 0;
 }
 
-/* `start` connects and says so; that connection is the channel from then on. */
+/* `start` connects and says so; that connection is the channel from then on.  A waiting init holds nothing that
+ * leads to the host: in a pod's pid namespace a tracer may see it for as long as it waits (CVE-2016-9962). */
 int op_gate(const struct plan_op *op) {
     int gate = slot(op->arg[0]);
 
+    for (uint64_t other = 1; other < m.head->slot_count; other++)
+        if (other != op->arg[0])
+            close_slot(other);
     open_to_its_user();
     send_message(MSG_READY, 0, 0, -1);
     close_slot(0);

@@ -28,7 +28,8 @@ def compile_create(spec: dict[str, Any], facts: Facts, options: Options) -> Plan
     # Descriptors first: their slots come before those that operations fill.
     if options.gate:
         plan.fd("gate")
-    ctx.procfs = plan.fd("procfs")
+    if process.writes_label(program or {}) or linux.get("sysctl") or linux.get("timeOffsets"):
+        ctx.procfs = plan.fd("procfs")
     own_mounts = any(entry["type"] == "mount" for entry in linux.get("namespaces") or ())
     given_root = facts.privileged and own_mounts
     if given_root:

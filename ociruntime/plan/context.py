@@ -109,7 +109,7 @@ class Context:
         self.late_readonly: list[tuple[str, int]] = []
         # RLIMIT_NOFILE that is too small for init itself: (origin, resource, soft, hard), set after the gate.
         self.late_limit: tuple[str, int, int, int] | None = None
-        self.procfs = 0
+        self.procfs = ops.NONE
         self.root = 0
         calls = words.SYSCALLS.get(facts.machine)
         if calls is None:

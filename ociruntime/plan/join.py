@@ -25,7 +25,8 @@ def compile_exec(program: dict[str, Any], facts: Facts, options: Options) -> Pla
     ctx = Context(facts, options)
     plan = ctx.plan
     pidfd = plan.fd("pidfd")
-    ctx.procfs = plan.fd("procfs")
+    if process.writes_label(program):
+        ctx.procfs = plan.fd("procfs")
     own_mounts = bool(options.namespaces & words.NEWNS)
     if not own_mounts:
         ctx.root = plan.fd("root")

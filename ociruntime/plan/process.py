@@ -126,6 +126,14 @@ def label(ctx: Context, process: dict[str, Any]) -> None:
                 "selinux label is set, but SELinux is disabled on this host", pointer=origin
             )
         _attribute(ctx, origin, "exec", selinux)
+    if ctx.procfs != ops.NONE:
+        # Its last use: nobody who traces the program to be finds a way to the host in it (CVE-2016-9962).
+        ctx.plan.add("", ops.CLOSE, ctx.procfs)
+
+
+def writes_label(process: dict[str, Any]) -> bool:
+    """Whether label() or session() need procfs."""
+    return bool(process.get("apparmorProfile") or process.get("selinuxLabel"))
 
 
 def limits(ctx: Context, process: dict[str, Any]) -> None:

@@ -177,9 +177,10 @@ BROKEN: list[tuple[str, bytes, tuple[int, int]]] = [
     ("no argv[0]", raw((ops.EXEC, EMPTY, 0, EMPTY, 0, ROOT)), (0, -1)),
     ("exec of nothing", raw((ops.EXEC, VECTOR, 2, EMPTY, 0, NONE)), (0, -1)),
     ("exec before the end", raw(GOOD_EXEC, (ops.LOOPBACK,)), (0, -1)),
-    ("two gates", raw((ops.GATE, 2), (ops.GATE, 2), GOOD_EXEC), (1, -1)),
+    ("two gates", raw((ops.GATE, 2), (ops.GATE, 2), GOOD_EXEC), (1, 0)),
     ("sync after the gate", raw((ops.GATE, 2), (ops.SYNC, 1), GOOD_EXEC), (1, -1)),
     ("clone after the gate", raw((ops.GATE, 2), (ops.CLONE, 0), GOOD_EXEC), (1, -1)),
+    ("slot after the gate", raw((ops.GATE, 2), (ops.CLOSE, 1), GOOD_EXEC), (1, 0)),
     (
         "home after the filter",
         raw((ops.SECCOMP, blob(0, 8), 0), (ops.HOME, NONE, 0), data=bytes(9)),
