@@ -1,8 +1,10 @@
-"""Compile and marshal modules for the launcher: python3 -X no_debug_ranges freeze.py OUT_DIR ROOT MODULE...
+"""Compile modules for the launcher: python3 -X no_debug_ranges freeze.py [--deep] OUT_DIR ROOT MODULE...
 
-Writes OUT_DIR/frozen.bin and OUT_DIR/frozen_modules.h (the macro FROZEN_MODULES). ROOT is where the package lies; a
-MODULE may be NAME=PATH. Docstrings, assertions, annotations and blocks under ``if TYPE_CHECKING:`` are left out: the
-hot path never looks at them, and they would be loaded by every command.
+Writes OUT_DIR/frozen_modules.h (the macro FROZEN_MODULES) and the marshalled modules, OUT_DIR/frozen.bin. With --deep,
+OUT_DIR/deep_frozen.c has the modules of ROOT as static data instead (native/deepfreeze.py), and OUT_DIR/codes.bin, for
+comparison, has them marshalled. ROOT is where the package lies; a MODULE may be NAME=PATH. Docstrings, assertions,
+annotations and blocks under ``if TYPE_CHECKING:`` are left out: the hot path never looks at them, and they would be
+loaded by every command.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import ast
 import marshal
 import os
 import sys
+from types import CodeType
 
 
 class _Strip(ast.NodeTransformer):
@@ -55,8 +58,8 @@ def source_of(module: str, root: str) -> tuple[str, bool]:
     raise SystemExit(f"freeze: no source for the hot module {module}")
 
 
-def freeze(module: str, root: str) -> tuple[bytes, bool]:
-    """The marshalled code of ``module`` and whether it is a package."""
+def freeze(module: str, root: str) -> tuple[CodeType, bool]:
+    """The code of ``module`` and whether it is a package."""
     module, _, given = module.partition("=")
     path, package = (given, False) if given else source_of(module, root)
     with open(path, "rb") as file:
@@ -65,19 +68,44 @@ def freeze(module: str, root: str) -> tuple[bytes, bool]:
     tree = ast.fix_missing_locations(_Strip().visit(tree))
     # The name is what tracebacks show: no path of the building machine.
     name = os.path.relpath(path, root) if path.startswith(root + "/") else os.path.basename(path)
-    return marshal.dumps(compile(tree, name, "exec", dont_inherit=True, optimize=2)), package
+    return compile(tree, name, "exec", dont_inherit=True, optimize=2), package
+
+
+def deep_freeze(out_dir: str, codes: dict[str, CodeType]) -> None:
+    """Write deep_frozen.c and codes.bin; raises SystemExit for what cannot be written."""
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there in isolated mode
+    import deepfreeze
+
+    try:
+        text = deepfreeze.Writer(codes.items()).text()
+    except deepfreeze.Unsupported as exc:
+        raise SystemExit(f"freeze: {exc}") from None
+    with open(os.path.join(out_dir, "deep_frozen.c"), "w", encoding="ascii") as file:
+        file.write(text)
+    with open(os.path.join(out_dir, "codes.bin"), "wb") as binary:
+        marshal.dump(codes, binary)
 
 
 def main() -> int:
-    out_dir, root, *modules = sys.argv[1:]
+    arguments = sys.argv[1:]
+    deep = arguments[0] == "--deep"
+    out_dir, root, *modules = arguments[deep:]
     root = os.path.abspath(root)
     rows: list[str] = []
     blob = b""
+    codes: dict[str, CodeType] = {}
     for module in modules:
         code, package = freeze(module, root)
-        name = module.partition("=")[0]
-        rows.append(f'FROZEN("{name}", {len(blob)}, {len(code)}, {int(package)})')
-        blob += code + b"\0" * (-len(code) % 16)
+        name, _, given = module.partition("=")
+        if deep and not given:
+            rows.append(f'DEEP_FROZEN("{name}", {len(codes)}, {int(package)})')
+            codes[name] = code
+        else:
+            data = marshal.dumps(code)
+            rows.append(f'FROZEN("{name}", {len(blob)}, {len(data)}, {int(package)})')
+            blob += data + b"\0" * (-len(data) % 16)
+    if deep:
+        deep_freeze(out_dir, codes)
     with open(os.path.join(out_dir, "frozen.bin"), "wb") as file:
         file.write(blob)
     with open(os.path.join(out_dir, "frozen_modules.h"), "w", encoding="ascii") as header:

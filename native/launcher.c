@@ -36,10 +36,24 @@ __asm__(".section .rodata\n"
         ".previous\n");
 extern const unsigned char frozen_code[] __attribute__((visibility("hidden")));
 
+/* Modules as static data have a function that gives their code; their marshalled code must only seem to be there. */
+#define FROZEN(module, offset, length, package)
+#define DEEP_FROZEN(module, index, package) PyObject *deep_frozen_##index(void);
+FROZEN_MODULES
+#undef FROZEN
+#undef DEEP_FROZEN
+
 #define FROZEN(module, offset, length, package)                                                                        \
     {.name = (module), .code = frozen_code + (offset), .size = (length), .is_package = (package)},
+#define DEEP_FROZEN(module, index, package)                                                                            \
+    {.name = (module),                                                                                                 \
+     .code = (const unsigned char *)"deep",                                                                            \
+     .size = 4,                                                                                                        \
+     .is_package = (package),                                                                                          \
+     .get_code = deep_frozen_##index},
 static const struct _frozen frozen_modules[] = {FROZEN_MODULES{.name = NULL}};
 #undef FROZEN
+#undef DEEP_FROZEN
 
 /*
  * The package lies at a fixed place relative to this program (a wheel that was built for one environment may

@@ -109,8 +109,8 @@ Each must do without what the core phase lacks, and without `os`, which costs 1.
 
 
 def variant() -> str:
-    """How this process was started: ``launcher, static libpython``, ``launcher, shared libpython`` or ``script``."""
-    return f"launcher, {_launcher.variant} libpython" if _launcher is not None else "script"
+    """How this process was started: ``script``, or ``launcher, `` with what the build says of it."""
+    return f"launcher, {_launcher.variant}" if _launcher is not None else "script"
 
 
 def package_dir() -> str:

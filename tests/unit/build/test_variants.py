@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 SAID = {
-    "static": "(launcher, static libpython)",
+    "static": "(launcher, static libpython, deep-frozen)"
+    if sys.version_info[:2] == (3, 11)
+    else "(launcher, static libpython)",
     "shared": "(launcher, shared libpython)",
     "script": "(script)",
 }
