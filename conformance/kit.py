@@ -231,11 +231,16 @@ class Runtime:
         # Our own children: subprocess waits for them, `reaping` must not.
         self._calls: set[int] = set()
         self._lock = threading.Lock()
-        version = subprocess.run(
+        self.version = self.describe(path)
+        self.kind = self.version.split(" ", 1)[0] or Path(path).name
+
+    @staticmethod
+    def describe(path: str) -> str:
+        """The first line of what `--version` prints: "NAME version X"."""
+        run = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=TIMEOUT, check=False
-        ).stdout
-        self.kind = version.split(" ", 1)[0] or Path(path).name
-        self.version = version.partition("\n")[0].strip()
+        )
+        return run.stdout.partition("\n")[0].strip()
 
     def new_id(self) -> str:
         """An id no other test of this machine uses."""
@@ -507,6 +512,15 @@ class Container:
     def proc(self, name: str) -> str:
         """A file of /proc/PID of the container's process, seen from the host."""
         return Path(f"/proc/{self.pid}/{name}").read_text(errors="surrogateescape")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory, after what is still mounted below it."""
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        target = line.split()[4]
+        if target == str(path) or target.startswith(f"{path}/"):
+            ctypes.CDLL(None).umount2(os.fsencode(target), 2)  # MNT_DETACH
+    subprocess.run(["rm", "-rf", "--one-file-system", path], check=False)
 
 
 def become_subreaper() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from conformance.kit import become_subreaper, build_testprog
+from conformance.kit import become_subreaper, build_testprog, remove_tree
 from tests.integration import hostlib
 from tests.integration.harness import Bundle, Runtime, Snapshot, runtime_path
 
@@ -22,8 +21,7 @@ MakeBundle = Callable[[], Bundle]
 def _kind(path: str | None) -> str:
     if path is None:
         return ""
-    run = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-    return run.stdout.split(" ", 1)[0]
+    return Runtime.describe(path).split(" ", 1)[0]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,7 +68,7 @@ def place(machine: None) -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix=f"it{os.getpid()}x{next(_serial)}x"))
     path.chmod(0o711)
     yield path
-    hostlib.remove_tree(path)
+    remove_tree(path)
 
 
 @pytest.fixture

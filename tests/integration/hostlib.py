@@ -157,12 +157,3 @@ def reap(before: dict[int, str]) -> None:
                 os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
                 pass
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory, after anything still mounted below it is gone."""
-    for line in reversed(mounts()):
-        target = line.split()[4]
-        if target == str(path) or target.startswith(f"{path}/"):
-            _libc.umount2(os.fsencode(target), 2)
-    subprocess.run(["rm", "-rf", "--one-file-system", path], check=False)
