@@ -10,7 +10,6 @@ import ctypes
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 from conformance.kit import alive, become_subreaper, child_pids
@@ -58,9 +57,7 @@ def mountinfo() -> list[str]:
 
 def cgroups(word: str) -> list[Path]:
     """Every cgroup directory whose path contains `word`, deepest first."""
-    found = [
-        Path(top) for top, _, _ in os.walk(CGROUPS) if word in top[len(str(CGROUPS)) :]
-    ]
+    found = [Path(top) for top, _, _ in os.walk(CGROUPS) if word in top[len(str(CGROUPS)) :]]
     return sorted(found, key=lambda p: len(p.parts), reverse=True)
 
 
@@ -95,23 +92,11 @@ def remove_cgroups(word: str) -> None:
             path.rmdir()
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a directory, after anything still mounted below it is gone."""
-    for line in reversed(mountinfo()):
-        target = line.split()[4]
-        if target == str(path) or target.startswith(f"{path}/"):
-            with contextlib.suppress(OSError):
-                umount(Path(target))
-    subprocess.run(["rm", "-rf", "--one-file-system", path], check=False)
-
-
 def keep_tree(path: Path, target: Path) -> None:
     """Copy a bundle for the user: regular files and links, no devices or sockets."""
 
     def special(directory: str, names: list[str]) -> set[str]:
         entries = [Path(directory, name) for name in names]
-        return {
-            e.name for e in entries if not (e.is_symlink() or e.is_dir() or e.is_file())
-        }
+        return {e.name for e in entries if not (e.is_symlink() or e.is_dir() or e.is_file())}
 
     shutil.copytree(path, target, symlinks=True, ignore=special, dirs_exist_ok=True)

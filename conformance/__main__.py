@@ -1,0 +1,101 @@
+"""Judge OCI runtimes by the runtime specification alone.
+
+Each check is a property of the specification with its level (MUST, SHOULD, MAY).  The runtimes are
+used as an engine uses them: create, start, state, kill, delete and a config.json.  Needs root and a
+C compiler (for the static program that runs in the containers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from conformance import checks, registry, report, runner
+from conformance.rows import SHOULD
+
+EPILOG = """
+exit status: 0 when every MUST that was checked holds (with --strict every SHOULD too), 1 when one
+does not, 2 for a wrong call.
+"""
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance", description=__doc__, epilog=EPILOG
+    )
+    parser.add_argument(
+        "--runtime",
+        action="append",
+        default=[],
+        metavar="PATH|NAME",
+        help='a runtime, perhaps with options: "NAME --option"; may be given several times',
+    )
+    parser.add_argument("--select", metavar="ROWS", help="rows by number: 4.29,5.*,10")
+    parser.add_argument("--format", choices=("tap", "json", "markdown"), default="tap")
+    parser.add_argument("--list", action="store_true", help="print the rows and end")
+    parser.add_argument("--strict", action="store_true", help="a broken SHOULD counts as well")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep the bundles of failed checks there"
+    )
+    options = parser.parse_args(argv)
+    try:
+        options.rows = registry.select(options.select)
+        options.targets = [runner.Target.parse(text) for text in options.runtime]
+    except ValueError as error:
+        parser.error(str(error))
+    if not options.list and not options.targets:
+        parser.error("--runtime is needed")
+    return options
+
+
+def judge(options: argparse.Namespace) -> list[runner.Report]:
+    """Run the checks; with TAP each result is printed as it comes."""
+    tap = options.format == "tap"
+    index = 0
+
+    def progress(outcome: runner.Outcome) -> None:
+        nonlocal index
+        index += 1
+        if tap:
+            print(report.tap_line(outcome, index), flush=True)
+
+    if tap:
+        count = sum(row.number in registry.CHECKS for row in options.rows)
+        print("TAP version 13", f"1..{count * len(options.targets)}", sep="\n", flush=True)
+    keep = options.keep.absolute() if options.keep else None
+    reports = []
+    for target in options.targets:
+        done = runner.run(target, options.rows, keep, progress)
+        reports.append(done)
+        for line in [*done.notes, report.summary(done)]:
+            print(f"# {line}", file=sys.stdout if tap else sys.stderr, flush=True)
+    return reports
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line; returns the exit status."""
+    checks.load()
+    options = parse(argv)
+    if options.list:
+        print(report.listing(options.rows))
+        return 0
+    if os.geteuid() != 0:
+        print("conformance: needs root", file=sys.stderr)
+        return 2
+    reports = judge(options)
+    if options.format == "json":
+        print(report.as_json(reports))
+    elif options.format == "markdown":
+        print(report.as_markdown(reports))
+    outcomes = [o for done in reports for o in done.outcomes]
+    strict = options.strict and any(
+        o.verdict == runner.FAIL and o.row.level == SHOULD for o in outcomes
+    )
+    return int(strict or any(o.violation for o in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,300 @@
+"""config-linux.md: control groups, with the values that a host with cgroup v1 can show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conformance.kit import Container
+from conformance.registry import check, register
+from conformance.trial import Skip, Trial
+from conformance.world import CGROUPS
+
+MIB = 1024 * 1024
+Function = Callable[[Trial], None]
+
+
+def need(controller: str, file: str | None = None) -> Path:
+    """The v1 hierarchy of a controller; raises Skip where it or the file does not exist."""
+    path = CGROUPS / controller
+    if not os.path.ismount(path) or not (path / "tasks").exists():
+        raise Skip(f"needs the {controller} controller of cgroup v1")
+    if file and not any(path.glob(f"{file}")) and not any(path.glob(f"*/{file}")):
+        raise Skip(f"this kernel has no {file}")
+    return path
+
+
+def place(container: Container, controller: str) -> str:
+    """The cgroup of the container's process below the mount point of a controller."""
+    for line in container.proc("cgroup").splitlines():
+        _, names, path = line.split(":", 2)
+        if controller in names.split(","):
+            return path
+    raise Skip(f"needs the {controller} controller of cgroup v1")
+
+
+def own_path(t: Trial, name: str = "c") -> str:
+    """Give the container a cgroupsPath that the sweep will find."""
+    path = f"/{t.runtime.root.name}/{name}"
+    t.bundle.linux["cgroupsPath"] = path
+    return path
+
+
+@check("7.1")
+def absolute(t: Trial) -> None:
+    path = own_path(t)
+    need("pids")
+    container = t.create("sleep")
+    t.equal(place(container, "pids"), path, "cgroup")
+    t.claim((CGROUPS / "pids" / path[1:]).is_dir(), "it is below the mount point", "it is not")
+
+
+@check("7.2")
+def relative(t: Trial) -> None:
+    need("pids")
+    t.bundle.linux["cgroupsPath"] = f"{t.runtime.root.name}/relative"
+    seen = place(t.create("sleep"), "pids")
+    t.claim(seen.endswith(f"{t.runtime.root.name}/relative"), "the path below some place", seen)
+
+
+@check("7.3")
+def same_place(t: Trial) -> None:
+    need("pids")
+    own_path(t)
+    seen = set()
+    for _ in range(2):
+        container = t.create("sleep")
+        seen.add(place(container, "pids"))
+        t.stop(container)
+        t.delete(container)
+    t.equal(len(seen), 1, "number of places")
+
+
+@check("7.4")
+def default(t: Trial) -> None:
+    need("pids")
+    seen = place(t.create("sleep"), "pids")
+    t.claim(seen != place_of_caller("pids"), "a cgroup of its own", seen)
+
+
+def place_of_caller(controller: str) -> str:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, path = line.split(":", 2)
+        if controller in names.split(","):
+            return path
+    return ""
+
+
+@check("7.5")
+def unusable(t: Trial) -> None:
+    need("pids")
+    own_path(t)
+    t.bundle.linux["cgroupsPath"] += "/" + "x" * 300
+    t.refused("a cgroupsPath with a component of 300 bytes")
+
+
+@check("7.8")
+def controllers(t: Trial) -> None:
+    own_path(t)
+    need("pids")
+    t.bundle.linux["resources"] = {"pids": {"limit": 100}, "memory": {"limit": 64 * MIB}}
+    container = t.create("sleep")
+    for name in ("pids", "memory"):
+        need(name)
+        t.claim(place(container, name).endswith("/c"), f"the process is in {name}",
+                place(container, name))  # fmt: skip
+
+
+@check("7.9")
+def owner(t: Trial) -> None:
+    need("pids")
+    path = CGROUPS / "pids" / own_path(t)[1:]
+    t.bundle.user_namespace()
+    container = t.create("sleep")
+    t.equal((path / "cgroup.procs").stat().st_uid, 0, "owner of cgroup.procs")
+    t.stop(container)
+
+
+def v1(controller: str, resources: dict[str, Any], *files: tuple[str, str]) -> Function:
+    """These resources, and what the files of the container's v1 cgroup then say."""
+
+    def holds(t: Trial) -> None:
+        top = need(controller, files[0][0])
+        path = top / own_path(t)[1:]
+        t.bundle.linux["resources"] = resources
+        container = t.create("sleep")
+        for name, value in files:
+            seen = (path / name).read_text().strip()
+            t.equal(seen, value, f"{controller}/{name}")
+        t.stop(container)
+
+    return holds
+
+
+def both(*functions: Function) -> Function:
+    """A check of several parts, each with a bundle of its own."""
+
+    def holds(t: Trial) -> None:
+        for function in functions:
+            function(t)
+            for container in list(t.runtime.containers):
+                t.forget(container)
+
+    return holds
+
+
+def applied_or_refused(
+    controller: str, resources: dict[str, Any], file: str, value: str
+) -> Function:
+    """The kernel may have dropped it: then an error is right as well."""
+
+    def holds(t: Trial) -> None:
+        top = need(controller, file)
+        path = top / own_path(t)[1:]
+        t.bundle.linux["resources"] = resources
+        container = t.runtime.try_create(t.bundle.args("sleep"))
+        if container.result.code == 0:
+            t.equal((path / file).read_text().strip(), value, f"{controller}/{file}")
+
+    return holds
+
+
+TABLE: dict[str, Function] = {
+    "7.30": both(
+        v1("memory", {"memory": {"limit": 64 * MIB}}, ("memory.limit_in_bytes", str(64 * MIB))),
+        v1("memory", {"memory": {"limit": -1}}, ("memory.limit_in_bytes", "9223372036854771712")),
+    ),
+    "7.31": v1(
+        "memory", {"memory": {"reservation": 32 * MIB}}, ("memory.soft_limit_in_bytes", str(32 * MIB))
+    ),
+    "7.32": v1(
+        "memory",
+        {"memory": {"limit": 64 * MIB, "swap": 96 * MIB}},
+        ("memory.memsw.limit_in_bytes", str(96 * MIB)),
+        ("memory.limit_in_bytes", str(64 * MIB)),
+    ),
+    "7.33": applied_or_refused(
+        "memory", {"memory": {"kernelTCP": 16 * MIB}}, "memory.kmem.tcp.limit_in_bytes", str(16 * MIB)
+    ),
+    "7.34": v1("memory", {"memory": {"swappiness": 40}}, ("memory.swappiness", "40")),
+    "7.40": v1("cpu", {"cpu": {"shares": 512}}, ("cpu.shares", "512")),
+    "7.41": v1(
+        "cpu",
+        {"cpu": {"quota": 30000, "period": 60000}},
+        ("cpu.cfs_quota_us", "30000"),
+        ("cpu.cfs_period_us", "60000"),
+    ),
+    "7.42": v1(
+        "cpu",
+        {"cpu": {"quota": 30000, "period": 60000, "burst": 10000}},
+        ("cpu.cfs_burst_us", "10000"),
+    ),
+    "7.43": applied_or_refused(
+        "cpu", {"cpu": {"realtimeRuntime": 1000, "realtimePeriod": 1000000}},
+        "cpu.rt_runtime_us", "1000",
+    ),
+    "7.44": v1("cpuset", {"cpu": {"cpus": "0", "mems": "0"}}, ("cpuset.cpus", "0"),
+               ("cpuset.mems", "0")),
+    "7.45": v1("cpu", {"cpu": {"idle": 1}}, ("cpu.idle", "1")),
+    "7.50": v1("blkio", {"blockIO": {"weight": 300}}, ("blkio.bfq.weight", "300")),
+    "7.51": v1("blkio", {"blockIO": {"leafWeight": 300}}, ("blkio.leaf_weight", "300")),
+    "7.62": v1("net_cls", {"network": {"classID": 1048577}}, ("net_cls.classid", "1048577")),
+    "7.63": both(
+        v1("pids", {"pids": {"limit": 100}}, ("pids.max", "100")),
+        v1("pids", {"pids": {"limit": -1}}, ("pids.max", "max")),
+        v1("pids", {"pids": {"limit": 0}}, ("pids.max", "0")),
+    ),
+}  # fmt: skip
+for _number, _function in TABLE.items():
+    register(_number, _function)
+
+
+@check("7.35")
+def no_oom_killer(t: Trial) -> None:
+    path = need("memory", "memory.oom_control") / own_path(t)[1:]
+    t.bundle.linux["resources"] = {"memory": {"limit": 64 * MIB, "disableOOMKiller": True}}
+    container = t.create("sleep")
+    seen = (path / "memory.oom_control").read_text().split("\n")[0]
+    t.equal(seen, "oom_kill_disable 1", "memory.oom_control")
+    t.stop(container)
+
+
+@check("7.53")
+def throttle(t: Trial) -> None:
+    path = need("blkio", "blkio.throttle.read_bps_device") / own_path(t)[1:]
+    disks = [p for p in Path("/sys/block").iterdir() if (p / "dev").exists()]
+    if not disks:
+        raise Skip("no block device")
+    major, minor = map(int, (disks[0] / "dev").read_text().split(":"))
+    entry = {"major": major, "minor": minor, "rate": MIB}
+    t.bundle.linux["resources"] = {
+        "blockIO": {"throttleReadBpsDevice": [entry], "throttleWriteIOPSDevice": [entry]}
+    }
+    container = t.create("sleep")
+    for file in ("blkio.throttle.read_bps_device", "blkio.throttle.write_iops_device"):
+        t.equal((path / file).read_text().strip(), f"{major}:{minor} {MIB}", file)
+    t.stop(container)
+
+
+@check("7.52")
+def weight_device(t: Trial) -> None:
+    need("blkio")
+    own_path(t)
+    t.bundle.linux["resources"] = {"blockIO": {"weightDevice": [{"major": 7, "minor": 0}]}}
+    t.refused("an entry of weightDevice with neither weight")
+
+
+@check("7.61")
+def page_size(t: Trial) -> None:
+    own_path(t)
+    t.bundle.linux["resources"] = {"hugepageLimits": [{"pageSize": "3MB", "limit": 0}]}
+    t.refused("pages of 3 MB")
+
+
+@check("7.17")
+def unknown_here(t: Trial) -> None:
+    if not (CGROUPS / "cgroup.controllers").exists():
+        raise Skip("needs cgroup v2 alone")
+    own_path(t)
+    t.bundle.linux["resources"] = {"memory": {"swappiness": 40}}
+    t.refused("memory.swappiness on cgroup v2")
+
+
+def _try(t: Trial, major: int, minor: int) -> str:
+    words = ["mknod", "/tmp/n", "c", str(major), str(minor), ";", "open", "/tmp/n", "r"]
+    text = " ".join(t.output(*words, ";", "unlink", "/tmp/n"))
+    return "EPERM" if "EPERM" in text else "ok" if "ok" in text.split() else text
+
+
+def _with_rules(t: Trial, *rules: dict[str, Any]) -> None:
+    own_path(t)
+    names = ["CAP_MKNOD", "CAP_DAC_OVERRIDE"]
+    t.bundle.process["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), names)
+    t.bundle.linux["resources"] = {"devices": list(rules)}
+
+
+@check("7.20")
+def rule_order(t: Trial) -> None:
+    need("devices")
+    deny = {"allow": False, "access": "rwm"}
+    allow = {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "rwm"}
+    _with_rules(t, deny, allow)
+    t.equal(_try(t, 1, 11), "ok", "1:11 after deny all, allow 1:11")
+    _with_rules(t, allow, deny)
+    t.equal(_try(t, 1, 11), "EPERM", "1:11 after allow 1:11, deny all")
+
+
+@check("7.21")
+def rule_defaults(t: Trial) -> None:
+    need("devices")
+    deny = {"allow": False, "access": "rwm"}
+    _with_rules(t, deny, {"allow": True, "type": "c", "major": 1, "access": "rwm"})
+    t.equal(_try(t, 1, 11), "ok", "1:11 after allow 1:*")
+    _with_rules(t, deny, {"allow": True, "type": "c", "major": 1, "minor": 11})
+    t.equal(_try(t, 1, 11), "ok", "1:11 after a rule without access")
+    _with_rules(t, deny, {"allow": True, "type": "c", "access": "rwm"})
+    t.equal(_try(t, 1, 11), "ok", "1:11 after a rule without numbers")
+
+

@@ -1,0 +1,69 @@
+"""features.md: what the runtime says of itself, compared with the specification's lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from conformance.registry import check, register
+from conformance.rows import OPTIONS
+from conformance.trial import Failure, Trial, brief
+
+
+@check("11.1")
+def features_versions(t: Trial) -> None:
+    document = features(t)
+    low, high = (str(document.get(n)) for n in ("ociVersionMin", "ociVersionMax"))
+    numbers = [[int(n) for n in v.split("-")[0].split("+")[0].split(".")] for v in (low, high)]
+    t.claim(numbers[0] <= numbers[1], "ociVersionMin is not above ociVersionMax", (low, high))
+    for value in (low, high):
+        t.bundle.config["ociVersion"] = value
+        t.output("exit", "0")
+
+
+def features(t: Trial) -> dict[str, Any]:
+    """The document that `features` prints; fails when there is none."""
+    result = t.runtime.call("features")
+    t.claim(result.code == 0, "features succeeds", brief(result))
+    try:
+        return result.json()  # type: ignore[no-any-return]
+    except ValueError:
+        raise Failure("features prints JSON", result.out[:200]) from None
+
+
+def wants(*path: str, least: set[str] | None = None) -> Callable[[Trial], None]:
+    """A check that features has a value at `path` and, if it is a list, that `least` is in it."""
+
+    def holds(t: Trial) -> None:
+        value: Any = features(t)
+        for name in path:
+            t.claim(isinstance(value, dict) and name in value, f"{'.'.join(path)}", "absent")
+            value = value[name]
+        if least is not None:
+            missing = sorted(least - set(value))
+            t.claim(not missing, f"{'.'.join(path)} is complete", f"without {', '.join(missing)}")
+
+    return holds
+
+
+HOOKS = "prestart createRuntime createContainer startContainer poststart poststop"
+NAMESPACES = "pid network mount ipc uts user cgroup time"
+# Of the specification's table: data of tmpfs and what the kernel has dropped need not be listed.
+LISTED = {o for words in OPTIONS.values() for o in words.split()} - {"tmpcopyup", "mand", "nomand"}
+
+TABLE: dict[str, Callable[[Trial], None]] = {
+    "11.3": wants("hooks", least=set(HOOKS.split())),
+    "11.4": wants("mountOptions", least=LISTED - {"async", "atime", "defaults"}),
+    "11.5": wants("linux", "namespaces", least=set(NAMESPACES.split())),
+    "11.6": wants("linux", "capabilities", least={"CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_BPF"}),
+    "11.7": wants("linux", "cgroup", "v1"),
+    "11.8": wants("linux", "seccomp", "actions", least={"SCMP_ACT_ALLOW", "SCMP_ACT_NOTIFY"}),
+    "11.9": wants("linux", "apparmor", "enabled"),
+    "11.10": wants("linux", "intelRdt", "enabled"),
+    "11.12": wants("linux", "mountExtensions", "idmap", "enabled"),
+    "11.13": wants("linux", "netDevices", "enabled"),
+    "11.14": wants("annotations"),
+    "11.15": wants("potentiallyUnsafeConfigAnnotations"),
+}
+for _number, _function in TABLE.items():
+    register(_number, _function)

@@ -1,0 +1,132 @@
+"""The reports: TAP for tests, JSON for programs, markdown for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from conformance.registry import CHECKS
+from conformance.rows import MUST, ROWS, SECTIONS, Row
+from conformance.runner import FAIL, PASS, SKIP, Outcome, Report
+
+
+def heading(outcome: Outcome) -> str:
+    """Number, level and property."""
+    return f"{outcome.number} {outcome.row.level} {outcome.row.title}"
+
+
+def repeat(outcome: Outcome) -> list[str]:
+    """How to do by hand what the check did."""
+    lines = []
+    for number, change in enumerate(outcome.changes, 1):
+        lines.append(f"config of bundle{number}, changes to the base: {change}")
+    lines += [f"$ {command}" for command in outcome.commands]
+    if outcome.kept:
+        lines.append(f"bundles kept in {outcome.kept}")
+    return lines
+
+
+def tap_line(outcome: Outcome, index: int) -> str:
+    """One result of a TAP stream, with the details of a failure as comments."""
+    text = heading(outcome).replace("#", "\\#")
+    if outcome.verdict == SKIP:
+        return f"ok {index} {text} # SKIP {_line(outcome.observed)}"
+    if outcome.verdict == PASS:
+        return f"ok {index} {text}"
+    details = [f"expected: {outcome.expected}", f"observed: {outcome.observed}", *repeat(outcome)]
+    comments = "\n".join(f"#   {_line(text)}" for text in details)
+    return f"not ok {index} {text}\n{comments}"
+
+
+def _line(text: str) -> str:
+    return " | ".join(text.split("\n"))
+
+
+def as_json(reports: Iterable[Report]) -> str:
+    """Everything."""
+    document = [
+        {
+            "runtime": report.name,
+            "version": report.version,
+            "notes": report.notes,
+            "checks": [
+                {
+                    "number": o.number,
+                    "level": o.row.level,
+                    "property": o.row.title,
+                    "verdict": o.verdict,
+                    "expected": o.expected,
+                    "observed": o.observed,
+                    "seconds": round(o.seconds, 3),
+                    "config": o.changes,
+                    "commands": o.commands,
+                    "kept": o.kept or None,
+                }
+                for o in report.outcomes
+            ],
+        }
+        for report in reports
+    ]
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def summary(report: Report) -> str:
+    """A line of counts."""
+    count = {v: sum(o.verdict == v for o in report.outcomes) for v in (PASS, FAIL, SKIP)}
+    broken = sum(o.violation for o in report.outcomes)
+    return (
+        f"{report.name} ({report.version}): {count[PASS]} pass, {count[FAIL]} fail"
+        f" ({broken} MUST), {count[SKIP]} skip"
+    )
+
+
+def as_markdown(reports: Sequence[Report]) -> str:
+    """Counts for each section, then every row that fails somewhere."""
+    names = [report.name for report in reports]
+    lines = ["| section | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for section, title in SECTIONS.items():
+        parts = [[o for o in r.outcomes if o.row.section == section] for r in reports]
+        if any(parts):
+            lines.append(f"| {section}. {title} | " + " | ".join(map(_count, parts)) + " |")
+    lines.append("| **all** | " + " | ".join(_count(r.outcomes) for r in reports) + " |")
+    lines += [
+        "",
+        "Passed of checked; (–n MUST) are requirements that do not hold; skipped are left out.",
+        "",
+        "| row | level | property | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    found = [{o.number: o for o in r.outcomes} for r in reports]
+    for number, row in ROWS.items():
+        cells = [by_number.get(number) for by_number in found]
+        if any(o and o.verdict == FAIL for o in cells):
+            texts = [_cell(o) for o in cells]
+            lines.append(f"| {number} | {row.level} | {row.title} | " + " | ".join(texts) + " |")
+    notes = [f"* {report.name}: {note}" for report in reports for note in report.notes]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _count(outcomes: Sequence[Outcome]) -> str:
+    judged = [o for o in outcomes if o.verdict != SKIP]
+    broken = sum(o.violation for o in judged)
+    text = f"{sum(o.verdict == PASS for o in judged)}/{len(judged)}"
+    return text + (f" (–{broken} {MUST})" if broken else "")
+
+
+def _cell(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return ""
+    if outcome.verdict != FAIL:
+        return outcome.verdict
+    return "**fail**: " + _line(outcome.observed)[:120].replace("|", "\\|")
+
+
+def listing(rows: Sequence[Row]) -> str:
+    """The rows, with those that have no check yet marked."""
+    lines = [
+        f"{r.number:<18} {r.level:<6} {r.title}"
+        + ("" if r.number in CHECKS else "  [not yet checked]")
+        for r in rows
+    ]
+    checked = sum(r.number in CHECKS for r in rows)
+    return "\n".join([*lines, f"{checked} of {len(rows)} rows are checked"])

@@ -1,0 +1,230 @@
+"""Running checks on one runtime in a process of its own, and what came of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from conformance import world
+from conformance.kit import Bundle, base_config, build_testprog, remove_tree
+from conformance.registry import CHECKS
+from conformance.rows import MUST, ROWS, Row
+from conformance.trial import Failure, RecordedRuntime, Skip, Trial, brief
+
+PASS, FAIL, SKIP = "pass", "fail", "skip"
+
+
+class Outcome(NamedTuple):
+    """What came of one check on one runtime."""
+
+    number: str
+    verdict: str
+    expected: str
+    observed: str
+    seconds: float
+    changes: list[str]  # of config.json against the base configuration, one for each bundle
+    commands: list[str]
+    kept: str  # the directory of the bundles, with --keep
+
+    @property
+    def row(self) -> Row:
+        return ROWS[self.number]
+
+    @property
+    def violation(self) -> bool:
+        """Whether a MUST is broken."""
+        return self.verdict == FAIL and self.row.level == MUST
+
+
+class Target(NamedTuple):
+    """A runtime as the user names it: a program, perhaps with options."""
+
+    words: list[str]
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Raises ValueError when there is no such program."""
+        words = shlex.split(text)
+        program = shutil.which(words[0]) if words else None
+        if program is None:
+            raise ValueError(f"{text}: no such runtime")
+        return cls([str(Path(program).absolute()), *words[1:]])
+
+    @property
+    def name(self) -> str:
+        return " ".join([Path(self.words[0]).name, *self.words[1:]])
+
+
+class Report(NamedTuple):
+    """All outcomes of a runtime."""
+
+    name: str
+    version: str
+    notes: list[str]
+    outcomes: list[Outcome]
+
+
+def difference(config: Any, base: Any, pointer: str = "") -> dict[str, Any]:
+    """What of `config` differs from `base`: JSON pointer -> value, None where it was removed."""
+    if isinstance(config, dict) and isinstance(base, dict):
+        found: dict[str, Any] = {}
+        for name in [*base, *(n for n in config if n not in base)]:
+            step = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+            if name not in config:
+                found[step] = None
+            elif name not in base:
+                found[step] = config[name]
+            else:
+                found |= difference(config[name], base[name], step)
+        return found
+    return {} if config == base else {pointer: config}
+
+
+def _changes(bundle: Bundle) -> str:
+    return json.dumps(difference(bundle.config, base_config()), ensure_ascii=False)
+
+
+def run_check(number: str, runtime: RecordedRuntime, scratch: Path, keep: Path | None) -> Outcome:
+    """Run one check, clean up after it, and judge."""
+    program = build_testprog()
+    path = scratch / f"check-{number}"
+    path.mkdir(mode=0o711)
+    trial = Trial(runtime, path, program)
+    runtime.commands.clear()
+    begin = time.monotonic()
+    verdict, expected, observed = PASS, ROWS[number].title, "as expected"
+    try:
+        CHECKS[number](trial)
+    except Skip as reason:
+        verdict, observed = SKIP, str(reason)
+    except Failure as failure:
+        verdict, expected, observed = FAIL, failure.expected, failure.observed
+    except TimeoutError as error:
+        verdict, expected, observed = FAIL, "an end in time", str(error).splitlines()[0]
+    except Exception as error:  # a runtime that answers nonsense must not end the suite
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        verdict, expected = FAIL, "the check can be carried out"
+        observed = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+    seconds = time.monotonic() - begin
+    commands = [shlex.join(argv) for argv in runtime.commands]
+    kept = ""
+    if keep and verdict == FAIL:
+        target = keep / Path(runtime.path).name / number
+        world.keep_tree(path, target)
+        kept = str(target)
+    trial.clean()
+    changes = [_changes(bundle) for bundle in trial.bundles]
+    remove_tree(path)
+    return Outcome(number, verdict, expected, observed, seconds, changes, commands, kept)
+
+
+def _usable(runtime: RecordedRuntime, scratch: Path) -> str:
+    """Why this runtime cannot even run the base configuration; empty if it can."""
+    path = scratch / "first"
+    path.mkdir(mode=0o711)
+    trial = Trial(runtime, path, build_testprog())
+    try:
+        container = runtime.try_create(trial.bundle)
+        if container.result.code == 0:
+            trial.start(container)
+            trial.finish(container)
+            trial.forget(container)
+            return ""
+        return brief(container.result)
+    except (Failure, TimeoutError) as error:
+        return str(error)
+    finally:
+        trial.clean()
+        remove_tree(path)
+
+
+def _prepare(runtime: RecordedRuntime, scratch: Path) -> list[str]:
+    """Make sure that the runtime works here at all; notes about what that took.
+
+    crun refuses a hybrid host whose cgroup2 tree has controllers: it is hidden from it.
+    """
+    reason = _usable(runtime, scratch)
+    if not reason:
+        return []
+    if os.path.ismount(world.UNIFIED):
+        world.umount(world.UNIFIED)
+        if not _usable(runtime, scratch):
+            return [f"{world.UNIFIED} is hidden from it: with it, {reason}"]
+    return [f"it cannot run the base configuration: {reason}"]
+
+
+def _work(
+    target: Target, numbers: Sequence[str], keep: Path | None, send: Callable[[Any], None]
+) -> None:
+    world.enter()
+    scratch = Path(tempfile.mkdtemp(prefix=f"ociconf{os.getpid()}x"))
+    scratch.chmod(0o711)
+    word = scratch.name
+    try:
+        runtime = RecordedRuntime(target.words[0], scratch / word, target.words[1:])
+        send({"version": runtime.version, "notes": _prepare(runtime, scratch)})
+        for number in numbers:
+            send(run_check(number, runtime, scratch, keep)._asdict())
+    finally:
+        world.kill_children()
+        world.remove_cgroups(word)
+        remove_tree(scratch)
+
+
+def run(
+    target: Target,
+    rows: Sequence[Row],
+    keep: Path | None = None,
+    progress: Callable[[Outcome], None] | None = None,
+) -> Report:
+    """Run the checks of `rows` on a runtime, in a child with mounts of its own.
+
+    Raises RuntimeError when the child dies.
+    """
+    build_testprog()
+    numbers = [row.number for row in rows if row.number in CHECKS]
+    source, sink = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(source)
+
+            def send(document: Any) -> None:
+                os.write(sink, json.dumps(document).encode() + b"\n")
+
+            _work(target, numbers, keep, send)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    os.close(sink)
+    version, notes, outcomes = "", [], []
+    with open(source, encoding="utf-8") as lines:
+        for line in lines:
+            document = json.loads(line)
+            if "version" in document:
+                version, notes = document["version"], document["notes"]
+                continue
+            outcomes.append(Outcome(**document))
+            if progress:
+                progress(outcomes[-1])
+    _, code = os.waitpid(child, 0)
+    if code != 0:
+        raise RuntimeError(
+            f"{target.name}: the checks ended early ({os.waitstatus_to_exitcode(code)})"
+        )
+    return Report(target.name, version, notes, outcomes)
