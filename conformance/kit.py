@@ -406,38 +406,6 @@ class Runtime:
 
     def _reap_until(self, done: threading.Event) -> None:
         while not done.wait(0.01):
-            with self._lock:
-                for pid in child_pids():
-                    if pid not in self._calls and not alive(pid):
-                        with contextlib.suppress(ChildProcessError):
-                            os.waitpid(pid, os.WNOHANG)
-
-    def features(self) -> Any:
-        return self.call("features").ok().json()
-
-    def clean(self) -> None:
-        """Delete by force whatever was made."""
-        while self.containers:
-            container = self.containers.pop()
-            container.delete("--force")
-            if container.pid and alive(container.pid):
-                os.kill(container.pid, signal.SIGKILL)
-
-    @contextlib.contextmanager
-    def reaping(self) -> Iterator[None]:
-        """Reap adopted children meanwhile: an init ends only when all of its pid namespace,
-        which `exec` may have given to this process, are reaped."""
-        done = threading.Event()
-        reaper = threading.Thread(target=self._reap_until, args=(done,))
-        reaper.start()
-        try:
-            yield
-        finally:
-            done.set()
-            reaper.join()
-
-    def _reap_until(self, done: threading.Event) -> None:
-        while not done.wait(0.01):
             for pid in child_pids():
                 if pid not in self._calls and not alive(pid):
                     with contextlib.suppress(ChildProcessError):

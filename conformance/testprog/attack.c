@@ -15,143 +15,133 @@
 #include <unistd.h>
 
 /* syscall NUMBER [ARG...]: "= RESULT" or the errno's name. */
-static int do_syscall(int argc, char **argv)
-{
-	long a[6] = { 0 }, result;
+static int do_syscall(int argc, char **argv) {
+    long a[6] = {0}, result;
 
-	if (argc < 2)
-		return 2;
-	for (int i = 0; i < 6; i++)
-		a[i] = (long)strtoull(argc > i + 2 ? argv[i + 2] : "0", NULL, 0);
-	fflush(stdout);
-	result = syscall((long)number(argc, argv, 1, 0), a[0], a[1], a[2], a[3], a[4], a[5]);
-	if (result < 0)
-		printf("%s\n", errno_name(errno));
-	else
-		printf("= %ld\n", result);
-	return 0;
+    if (argc < 2)
+        return 2;
+    for (int i = 0; i < 6; i++)
+        a[i] = (long)strtoull(argc > i + 2 ? argv[i + 2] : "0", NULL, 0);
+    fflush(stdout);
+    result = syscall((long)number(argc, argv, 1, 0), a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (result < 0)
+        printf("%s\n", errno_name(errno));
+    else
+        printf("= %ld\n", result);
+    return 0;
 }
 
-static int do_ptrace(int argc, char **argv)
-{
-	if (ptrace(PTRACE_SEIZE, (pid_t)number(argc, argv, 1, 1), NULL, NULL))
-		return fail(argv[0], "PTRACE_SEIZE");
-	puts("ok");
-	return 0;
+static int do_ptrace(int argc, char **argv) {
+    if (ptrace(PTRACE_SEIZE, (pid_t)number(argc, argv, 1, 1), NULL, NULL))
+        return fail(argv[0], "PTRACE_SEIZE");
+    puts("ok");
+    return 0;
 }
 
 /* Look at one foreign process the way an attacker would. */
-static void probe(const char *pid, const char *self, int trace)
-{
-	char path[NAME_MAX + 16], target[PATH_MAX];
-	ssize_t n;
-	DIR *fds;
-	int fd;
+static void probe(const char *pid, const char *self, int trace) {
+    char path[NAME_MAX + 16], target[PATH_MAX];
+    ssize_t n;
+    DIR *fds;
+    int fd;
 
-	snprintf(path, sizeof path, "/proc/%s/exe", pid);
-	n = readlink(path, target, sizeof target - 1);
-	if (n < 0)
-		return;
-	target[n] = '\0';
-	if (!strcmp(target, self))
-		return;
-	printf("exe %s %s\n", pid, target);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		char again[64];
-		int writable;
+    snprintf(path, sizeof path, "/proc/%s/exe", pid);
+    n = readlink(path, target, sizeof target - 1);
+    if (n < 0)
+        return;
+    target[n] = '\0';
+    if (!strcmp(target, self))
+        return;
+    printf("exe %s %s\n", pid, target);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        char again[64];
+        int writable;
 
-		printf("opened-exe %s\n", target);
-		snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
-		writable = open(again, O_WRONLY | O_CLOEXEC);
-		printf("reopen-write %s %s\n", target, writable < 0 ? errno_name(errno) : "OK");
-		if (writable >= 0)
-			close(writable);
-		close(fd);
-	}
-	snprintf(path, sizeof path, "/proc/%s/fd", pid);
-	fds = opendir(path);
-	if (fds) {
-		printf("opened-fds %s\n", target);
-		closedir(fds);
-	}
-	snprintf(path, sizeof path, "/proc/%s/mem", pid);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd >= 0) {
-		printf("opened-mem %s\n", target);
-		close(fd);
-	}
-	if (trace && ptrace(PTRACE_SEIZE, (pid_t)atoi(pid), NULL, NULL) == 0) {
-		printf("traced %s\n", target);
-		ptrace(PTRACE_DETACH, (pid_t)atoi(pid), NULL, NULL);
-	}
+        printf("opened-exe %s\n", target);
+        snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
+        writable = open(again, O_WRONLY | O_CLOEXEC);
+        printf("reopen-write %s %s\n", target, writable < 0 ? errno_name(errno) : "OK");
+        if (writable >= 0)
+            close(writable);
+        close(fd);
+    }
+    snprintf(path, sizeof path, "/proc/%s/fd", pid);
+    fds = opendir(path);
+    if (fds) {
+        printf("opened-fds %s\n", target);
+        closedir(fds);
+    }
+    snprintf(path, sizeof path, "/proc/%s/mem", pid);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd >= 0) {
+        printf("opened-mem %s\n", target);
+        close(fd);
+    }
+    if (trace && ptrace(PTRACE_SEIZE, (pid_t)atoi(pid), NULL, NULL) == 0) {
+        printf("traced %s\n", target);
+        ptrace(PTRACE_DETACH, (pid_t)atoi(pid), NULL, NULL);
+    }
 }
 
 /* hunt SECONDS [look]: watch /proc for processes that are not this program and try to get into them. */
-static int do_hunt(int argc, char **argv)
-{
-	time_t end = time(NULL) + (time_t)number(argc, argv, 1, 5);
-	int trace = argc < 3 || strcmp(argv[2], "look");
-	char self[PATH_MAX] = "";
+static int do_hunt(int argc, char **argv) {
+    time_t end = time(NULL) + (time_t)number(argc, argv, 1, 5);
+    int trace = argc < 3 || strcmp(argv[2], "look");
+    char self[PATH_MAX] = "";
 
-	if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
-		return fail(argv[0], "/proc/self/exe");
-	puts("hunting");
-	fflush(stdout);
-	while (time(NULL) < end && access("/stop-hunt", F_OK)) {
-		DIR *proc = opendir("/proc");
-		struct dirent *entry;
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
+        return fail(argv[0], "/proc/self/exe");
+    puts("hunting");
+    fflush(stdout);
+    while (time(NULL) < end && access("/stop-hunt", F_OK)) {
+        DIR *proc = opendir("/proc");
+        struct dirent *entry;
 
-		if (!proc)
-			return fail(argv[0], "/proc");
-		while ((entry = readdir(proc)))
-			if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9')
-				probe(entry->d_name, self, trace);
-		closedir(proc);
-	}
-	puts("end");
-	return 0;
+        if (!proc)
+            return fail(argv[0], "/proc");
+        while ((entry = readdir(proc)))
+            if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9')
+                probe(entry->d_name, self, trace);
+        closedir(proc);
+    }
+    puts("end");
+    return 0;
 }
 
 /* flip A B SECONDS: exchange two names in a loop (the race of CVE-2021-30465). */
-static int do_flip(int argc, char **argv)
-{
-	time_t end = time(NULL) + (time_t)number(argc, argv, 3, 5);
-	unsigned long long count = 0;
+static int do_flip(int argc, char **argv) {
+    time_t end = time(NULL) + (time_t)number(argc, argv, 3, 5);
+    unsigned long long count = 0;
 
-	if (argc < 3)
-		return 2;
-	while (count % 1024 || time(NULL) < end) {
-		if (syscall(SYS_renameat2, AT_FDCWD, argv[1], AT_FDCWD, argv[2], 2 /* EXCHANGE */))
-			return fail(argv[0], argv[1]);
-		count++;
-	}
-	printf("flipped %llu\n", count);
-	return 0;
+    if (argc < 3)
+        return 2;
+    while (count % 1024 || time(NULL) < end) {
+        if (syscall(SYS_renameat2, AT_FDCWD, argv[1], AT_FDCWD, argv[2], 2 /* EXCHANGE */))
+            return fail(argv[0], argv[1]);
+        count++;
+    }
+    printf("flipped %llu\n", count);
+    return 0;
 }
 
 /* fd-escape: try to leave the root through every descriptor. */
-static int do_fd_escape(int argc, char **argv)
-{
-	(void)argc;
-	(void)argv;
-	for (int fd = 0; fd < 1024; fd++) {
-		int up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+static int do_fd_escape(int argc, char **argv) {
+    (void)argc;
+    (void)argv;
+    for (int fd = 0; fd < 1024; fd++) {
+        int up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-		if (up >= 0) {
-			printf("escaped %d\n", fd);
-			close(up);
-		}
-	}
-	puts("end");
-	return 0;
+        if (up >= 0) {
+            printf("escaped %d\n", fd);
+            close(up);
+        }
+    }
+    puts("end");
+    return 0;
 }
 
 const struct verb attack_verbs[] = {
-	{ "syscall", do_syscall, "NUMBER [ARG...]" },
-	{ "ptrace", do_ptrace, "PID" },
-	{ "hunt", do_hunt, "SECONDS [look]" },
-	{ "flip", do_flip, "A B SECONDS" },
-	{ "fd-escape", do_fd_escape, "" },
-	{ NULL, NULL, NULL },
+    {"syscall", do_syscall, "NUMBER [ARG...]"}, {"ptrace", do_ptrace, "PID"},    {"hunt", do_hunt, "SECONDS [look]"},
+    {"flip", do_flip, "A B SECONDS"},           {"fd-escape", do_fd_escape, ""}, {NULL, NULL, NULL},
 };

@@ -10,9 +10,9 @@
 #include <stddef.h>
 
 struct verb {
-	const char *name;
-	int (*run)(int argc, char **argv);
-	const char *usage;
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *usage;
 };
 
 extern const struct verb file_verbs[];

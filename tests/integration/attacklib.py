@@ -22,6 +22,10 @@ class Canary:
         (path / "sub").mkdir(parents=True)
         for name in ("ptmx", "null", "console", "secret", "sub/file"):
             (path / name).write_text(f"canary {name}\n")
+        self.renew()
+
+    def renew(self) -> None:
+        """Take what is there now for what must stay."""
         self.before = self._look()
 
     def _look(self) -> dict[str, Entry]:

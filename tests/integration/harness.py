@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -101,18 +102,14 @@ class Snapshot:
 
     def sweep(self) -> None:
         """Remove what was left, so that one leak is reported once."""
-        for pid in hostlib.children():
-            if pid not in self.children:
-                try:
-                    os.kill(pid, 9)
-                except ProcessLookupError:
-                    pass
+        left = {pid for pid in hostlib.children() if pid not in self.children}
         for path in hostlib.cgroups(self.word):
-            for pid in (path / "cgroup.procs").read_text().split():
-                try:
-                    os.kill(int(pid), 9)
-                except ProcessLookupError:
-                    pass
-        time.sleep(0.05)
+            with contextlib.suppress(FileNotFoundError):
+                left |= set(map(int, (path / "cgroup.procs").read_text().split()))
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        if left:
+            time.sleep(0.05)
         hostlib.reap(self.children)
         hostlib.remove_cgroups(hostlib.CGROUP_ROOT, self.word)

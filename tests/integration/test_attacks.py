@@ -17,6 +17,7 @@ import pytest
 from tests.integration import hostlib
 from tests.integration.attacklib import Canary, attempt, flipping, plant
 from tests.integration.harness import Bundle, Container, Runtime, fields, poll
+from tests.integration.ttylib import ConsoleSocket
 
 pytestmark = pytest.mark.root
 HOW = ["absolute", "relative", "many", "chain"]
@@ -168,8 +169,6 @@ def test_console_paths_are_links_to_the_host(
     else:
         (no_dev.rootfs / "dev/ptmx").symlink_to(canary.path / "secret")
     no_dev.process["terminal"] = True
-    from tests.integration.test_console import ConsoleSocket
-
     console = ConsoleSocket(no_dev.path / "console.sock")
     try:
         container = rt.try_create(no_dev.args("tty"), "--console-socket", str(console.path))
@@ -318,7 +317,7 @@ def passwd(bundle: Bundle, kind: str, canary: Canary) -> None:
             stream.truncate(4 << 30)
     elif kind == "host":
         (canary.path / "passwd").write_text("r:x:0:0::/from-the-host:/\n")
-        canary.before = canary._look()
+        canary.renew()
         path.symlink_to("../../../" + canary.path.name + "/passwd")
     elif kind == "device":
         path.symlink_to("/dev/zero")
@@ -351,6 +350,10 @@ def outside(container: Container) -> bool:
     )
 
 
+def wait_for_life(container: Container) -> None:
+    poll(lambda: container.out != "" or container.status == "stopped", "nothing happens")
+
+
 @pytest.mark.parametrize("flags", [[], ["--preserve-fds", "2"]])
 def test_cwd_through_a_descriptor(rt: Runtime, bundle: Bundle, flags: list[str]) -> None:
     for place in PLACES:
@@ -362,7 +365,7 @@ def test_cwd_through_a_descriptor(rt: Runtime, bundle: Bundle, flags: list[str])
             continue
         container.verb("start")
         # It may be a descriptor of init that is no directory of the host; the host is not seen.
-        poll(lambda c=container: c.out != "" or c.status == "stopped", "nothing happens")
+        wait_for_life(container)
         assert "home" not in container.out.split(), container.out
         assert not outside(container) or container.status == "stopped"
         container.delete("--force").ok()
@@ -442,7 +445,7 @@ def test_proc_flips_below_a_sysctl(rt: Runtime, bundle: Bundle) -> None:
 
 def test_inheritable_only_when_asked(rt: Runtime, bundle: Bundle) -> None:
     kinds = ("bounding", "permitted", "effective")
-    bundle.process["capabilities"] = dict.fromkeys(kinds, ["CAP_CHOWN", "CAP_SETUID"])
+    bundle.process["capabilities"] = {key: ["CAP_CHOWN", "CAP_SETUID"] for key in kinds}
     container = rt.create(bundle.args("sleep")).start()
     assert "CapInh:\t0000000000000000" in container.proc("status")
     for flags in ([], ["--cap", "CAP_NET_RAW"], ["--user", "1000", "--cap", "CAP_NET_RAW"]):

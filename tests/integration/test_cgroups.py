@@ -44,14 +44,14 @@ def test_the_process_is_in_every_controller(rt: Runtime, bundle: Bundle) -> None
 def test_default_path_is_made_of_the_id(rt: Runtime, bundle: Bundle) -> None:
     del bundle.linux["cgroupsPath"]
     container = rt.create(bundle.args("sleep"))
-    line = [x for x in container.proc("cgroup").splitlines() if ":pids:" in x][0]
+    line = next(x for x in container.proc("cgroup").splitlines() if ":pids:" in x)
     assert container.id in line.rsplit("/", 1)[1]
 
 
 def test_relative_path(rt: Runtime, bundle: Bundle) -> None:
     bundle.linux["cgroupsPath"] = f"{rt.root.name}/rel"
     container = rt.create(bundle.args("sleep"))
-    line = [x for x in container.proc("cgroup").splitlines() if ":pids:" in x][0]
+    line = next(x for x in container.proc("cgroup").splitlines() if ":pids:" in x)
     assert line.endswith(f"{rt.root.name}/rel")
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.harness import Bundle, Runtime, by_kind, fields
 
 pytestmark = pytest.mark.root
-MKNOD = dict.fromkeys(("bounding", "permitted", "effective"), ["CAP_MKNOD", "CAP_SYS_ADMIN"])
+MKNOD = {key: ["CAP_MKNOD", "CAP_SYS_ADMIN"] for key in ("bounding", "permitted", "effective")}
 
 
 def node(path: str, kind: str, major: int, minor: int, **more: Any) -> dict[str, Any]:

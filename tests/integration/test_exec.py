@@ -21,7 +21,7 @@ MakeBundle = Callable[[], Bundle]
 def container(rt: Runtime, bundle: Bundle) -> Container:
     """A running container with a few capabilities and an environment."""
     kinds = ("bounding", "permitted", "effective")
-    bundle.process["capabilities"] = dict.fromkeys(kinds, ["CAP_KILL"])
+    bundle.process["capabilities"] = {key: ["CAP_KILL"] for key in kinds}
     bundle.process["env"].append("FROM_CONFIG=1")
     return rt.create(bundle.args("sleep")).start()
 

@@ -122,14 +122,14 @@ def test_capabilities_of_another_user(rt: Runtime, bundle: Bundle) -> None:
 def test_ambient_capabilities(rt: Runtime, bundle: Bundle) -> None:
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
     kinds = ("bounding", "permitted", "effective", "inheritable", "ambient")
-    bundle.process["capabilities"] = dict.fromkeys(kinds, ["CAP_KILL"])
+    bundle.process["capabilities"] = {key: ["CAP_KILL"] for key in kinds}
     assert set(capability_sets(rt, bundle).values()) == {1 << CAP_KILL}
 
 
 def test_ambient_without_inheritable_only_warns(rt: Runtime, bundle: Bundle) -> None:
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
     kinds = ("bounding", "permitted", "effective", "ambient")
-    bundle.process["capabilities"] = dict.fromkeys(kinds, ["CAP_KILL"])
+    bundle.process["capabilities"] = {key: ["CAP_KILL"] for key in kinds}
     assert capability_sets(rt, bundle)["ambient"] == 0
 
 
@@ -145,7 +145,7 @@ def test_capability_beyond_the_callers_bounding_set(rt: Runtime, bundle: Bundle)
     if int(Path("/proc/self/status").read_text().split("CapBnd:\t")[1][:16], 16) & 1 << 24:
         pytest.skip("this machine has every capability: nothing is out of reach")
     kinds = ("bounding", "permitted", "effective")
-    bundle.process["capabilities"] = dict.fromkeys(kinds, ["CAP_KILL", "CAP_SYS_RESOURCE"])
+    bundle.process["capabilities"] = {key: ["CAP_KILL", "CAP_SYS_RESOURCE"] for key in kinds}
     assert capability_sets(rt, bundle)["bounding"] == 1 << CAP_KILL
 
 
