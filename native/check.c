@@ -142,7 +142,7 @@ static const char *meaning_fault(const struct check *c, const struct plan_op *op
     case OP_ROOT:
         return op->arg[3] > ROOT_RECURSIVE ? "has unknown flags" : NULL;
     case OP_ATTACH:
-        return op->arg[3] > TARGET_LIKE ? "has no such target" : NULL;
+        return op->arg[3] > TARGET_PROCFS ? "has no such target" : NULL;
     case OP_PIVOT:
         return op->arg[1] > PIVOT_CHROOT ? "has no such method" : NULL;
     case OP_IDS:

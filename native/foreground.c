@@ -78,8 +78,11 @@ static int reap(const struct foreground *f, int *status) {
         int one = 0;
         pid_t pid = waitpid(-1, &one, WNOHANG | __WALL);
 
-        if (pid <= 0)
-            return pid < 0 && errno == ECHILD ? -1 : 0;
+        if (pid <= 0) { /* somebody else may have reaped it while other children live on */
+            siginfo_t info;
+            int lost = waitid((idtype_t)3 /* P_PIDFD */, (id_t)f->pidfd, &info, WEXITED | WNOHANG | WNOWAIT) < 0;
+            return lost && errno == ECHILD ? -1 : 0;
+        }
         if (pid == f->pid) {
             *status = one;
             return 1;

@@ -3,6 +3,7 @@
 
 #include <asm/stat.h>
 #include <asm/statfs.h>
+#include <linux/magic.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <linux/stat.h>
@@ -87,6 +88,8 @@ int op_attach(const struct plan_op *op) {
     const char *path = blob(op->arg[2]);
     int result = op->arg[3] == TARGET_LIKE ? take_mode(tree, root, path, op->arg[4]) : 0;
 
+    if (op->arg[3] == TARGET_PROCFS && fs_magic(tree) != PROC_SUPER_MAGIC)
+        return fail(EINVAL, "fstatfs", "is not a proc file system", NULL, NULL);
     if (result == 0)
         result = attach(tree, root, path, (int)op->arg[3], op->arg[4]);
     if (result < 0)

@@ -123,7 +123,7 @@ _DECODERS: dict[str, Callable[[Plan, Any], Any]] = {
     "tree": _flags(((words.AT_RECURSIVE, "recursive"),)),
     "resolve": _flags(_RESOLVE),
     "write": _flags(_WRITE),
-    "target": lambda plan, value: ("exists", "directory", "file", "like")[value],
+    "target": lambda plan, value: ("exists", "directory", "file", "like", "procfs")[value],
     "pivot": lambda plan, value: ("pivot_root", "move", "chroot")[value],
     "ids": _flags(
         ((ops.IDS_KEEPCAPS, "keep capabilities"), (ops.IDS_NO_SETGROUPS, "no setgroups"))

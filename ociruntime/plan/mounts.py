@@ -150,6 +150,8 @@ def _bind(
         )
         set_attributes(ctx, origin, tree, options)
     target = ops.TARGET_FILE if ctx.facts.sources.get(index) == "file" else ops.TARGET_DIR
+    if destination == "/proc":
+        target = ops.TARGET_PROCFS  # what later writes of labels and limits would trust
     resolve = words.RESOLVE_NO_SYMLINKS if destination in _IN_ORDINARY_DIRECTORY else 0
     plan.add(origin, ops.ATTACH, tree, ctx.root, destination, target, resolve, ops.NONE)
 

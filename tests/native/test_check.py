@@ -154,7 +154,7 @@ BROKEN: list[tuple[str, bytes, tuple[int, int]]] = [
     ("mode", raw((ops.MKDIR, 2, ROOT, 0o200000, NONE, NONE)), (0, 2)),
     ("owner of a file", raw((ops.MKFILE, 2, ROOT, 0, BIG, NONE)), (0, 3)),
     ("device number", raw((ops.MKNOD, 2, ROOT, 0, BIG, 0, 0)), (0, 3)),
-    ("target", raw((ops.ATTACH, 2, 2, ROOT, 4, 0, NONE)), (0, -1)),
+    ("target", raw((ops.ATTACH, 2, 2, ROOT, 5, 0, NONE)), (0, -1)),
     ("flags of a write", raw((ops.WRITE, 2, WORD, WORD, 8)), (0, -1)),
     ("rows", raw((ops.CONSOLE, 3, 2, 65536, 0, NONE, 0)), (0, -1)),
     ("filter of 7 bytes", raw((ops.SECCOMP, blob(0, 7), 0), data=bytes(8)), (0, -1)),
