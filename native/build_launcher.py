@@ -114,7 +114,7 @@ class LauncherBuild:
     ) -> None:
         self.cc = shlex.split(cc)
         self.root = root
-        self.work = work
+        self.work = os.path.abspath(work)
         self.site = site
         self.python = python
         self.extra_sites = extra_sites
@@ -215,7 +215,7 @@ class LauncherBuild:
             f"#define SITE {_c_string(rest)}",
             f"#define EXTRA_SITES {''.join(_c_string(path) + ', ' for path in self.extra_sites)}",
             f"#define EXT_SUFFIX {_c_string(sysconfig.get_config_var('EXT_SUFFIX'))}",
-            f"#define FROZEN_BLOB {_c_string(os.path.abspath(self.work) + '/frozen.bin')}",
+            f"#define FROZEN_BLOB {_c_string(self.work + '/frozen.bin')}",
             f"#define STATIC_MODULES {' '.join(f'BUILTIN({name})' for name in builtins)}",
             f"#define SHARED_MODULES {' '.join(shared)}",
             '#include "frozen_modules.h"',
