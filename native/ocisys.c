@@ -2,7 +2,8 @@
  * _ocisys: the few system calls that the hot path needs and CPython's built-in modules lack.
  *
  * Built into the launcher and, from the same source, as an extension module for the full interpreter, so
- * that both worlds make the same calls.  (`_signal` cannot be imported in the core phase.)
+ * that both worlds make the same calls.  (`_signal` cannot be imported in the core phase; `time` reads
+ * /etc/localtime and makes types that nobody needs.)
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -12,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef __NR_close_range
@@ -103,6 +105,51 @@ static PyObject *sys_signalfd(PyObject *Py_UNUSED(module), PyObject *args) {
     return PyLong_FromLong(fd);
 }
 
+static PyObject *sys_monotonic(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
+    struct timespec now;
+
+    if (clock_gettime(CLOCK_MONOTONIC, &now) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyFloat_FromDouble((double)now.tv_sec + 1e-9 * (double)now.tv_nsec);
+}
+
+static PyObject *sys_sleep(PyObject *Py_UNUSED(module), PyObject *argument) {
+    double seconds = PyFloat_AsDouble(argument);
+    struct timespec left;
+    int error;
+
+    if (seconds == -1.0 && PyErr_Occurred())
+        return NULL;
+    if (!(seconds >= 0.0 && seconds < 1e9))
+        return PyErr_Format(PyExc_ValueError, "sleep length must be from 0 to 1e9 s");
+    left.tv_sec = (time_t)seconds;
+    left.tv_nsec = (long)((seconds - (double)left.tv_sec) * 1e9);
+    do {
+        Py_BEGIN_ALLOW_THREADS;
+        error = clock_nanosleep(CLOCK_MONOTONIC, 0, &left, &left);
+        Py_END_ALLOW_THREADS;
+        if (error == EINTR && PyErr_CheckSignals() < 0)
+            return NULL;
+    } while (error == EINTR);
+    Py_RETURN_NONE;
+}
+
+static PyObject *sys_timestamp(PyObject *Py_UNUSED(module), PyObject *args) {
+    struct timespec now;
+    struct tm date;
+    char text[64], fraction[16] = "";
+    int nanoseconds = 0;
+
+    if (!PyArg_ParseTuple(args, "|p:timestamp", &nanoseconds))
+        return NULL;
+    if (clock_gettime(CLOCK_REALTIME, &now) < 0 || gmtime_r(&now.tv_sec, &date) == NULL)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (nanoseconds)
+        snprintf(fraction, sizeof(fraction), ".%09ld", now.tv_nsec);
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &date);
+    return PyUnicode_FromFormat("%s%sZ", text, fraction);
+}
+
 static PyMethodDef ocisys_methods[] = {
     {"pidfd_send_signal", sys_pidfd_send_signal, METH_VARARGS,
      "pidfd_send_signal(pidfd, signum): pidfd_send_signal(2) with no siginfo; OSError."},
@@ -114,6 +161,10 @@ static PyMethodDef ocisys_methods[] = {
     {"signalfd", sys_signalfd, METH_VARARGS,
      "signalfd(signums) -> fd: block the signals of the tuple and read them from a new descriptor\n"
      "(close-on-exec, non-blocking; records of 128 bytes, the first word is the number); OSError."},
+    {"monotonic", sys_monotonic, METH_NOARGS, "monotonic() -> float: seconds of CLOCK_MONOTONIC."},
+    {"sleep", sys_sleep, METH_O, "sleep(seconds): wait so long; ValueError for what is not from 0 to 1e9."},
+    {"timestamp", sys_timestamp, METH_VARARGS,
+     "timestamp(nanoseconds=False) -> str: now in UTC, as RFC 3339 has it, with nine digits after the second or none."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import posix
 import select
-import time
+
+import _ocisys
 
 from ociruntime import errors, log, signals, state
 
@@ -68,8 +69,6 @@ def send_signal(container: state.Container, signum: int) -> None:
 
 def _signal(pidfd: int, signum: int) -> bool:
     """Send a signal; False when the process is gone. Raises errors.Error."""
-    import _ocisys
-
     try:
         _ocisys.pidfd_send_signal(pidfd, signum)
     except OSError as exc:
@@ -159,9 +158,9 @@ def wait_exit(pidfd: int, seconds: float) -> bool:
     """Whether the process behind a pidfd ends within ``seconds``."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    deadline = time.monotonic() + seconds
+    deadline = _ocisys.monotonic() + seconds
     while True:
-        left = deadline - time.monotonic()
+        left = deadline - _ocisys.monotonic()
         if poll.poll(max(0, int(left * 1000))):
             return True
         if left <= 0:

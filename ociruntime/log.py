@@ -8,7 +8,8 @@ for reading only: a failing write is dropped.
 from __future__ import annotations
 
 import posix
-import time
+
+import _ocisys
 
 from ociruntime import errors
 
@@ -86,11 +87,7 @@ def _quote(text: str) -> str:
 
 def _line(level: int, message: str, extra: dict[str, str] | None) -> str:
     """One line of the log, in the format asked for."""
-    now = time.gmtime()
-    stamp = (
-        f"{now.tm_year:04}-{now.tm_mon:02}-{now.tm_mday:02}T"
-        f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}Z"
-    )
+    stamp = _ocisys.timestamp()
     if _json:
         more = ""
         for key in extra or ():

@@ -12,7 +12,8 @@ Hot module: `state`, `kill`, `start` and `delete` import little more than this.
 from __future__ import annotations
 
 import posix
-import time
+
+import _ocisys
 
 from ociruntime import errors
 
@@ -155,12 +156,7 @@ def process_stat(pid: int) -> tuple[str, int, str] | None:
 
 def timestamp() -> str:
     """Now, as RFC 3339 with nanoseconds, in UTC."""
-    now = time.time_ns()
-    date = time.gmtime(now // 1_000_000_000)
-    return (
-        f"{date.tm_year:04}-{date.tm_mon:02}-{date.tm_mday:02}T"
-        f"{date.tm_hour:02}:{date.tm_min:02}:{date.tm_sec:02}.{now % 1_000_000_000:09}Z"
-    )
+    return _ocisys.timestamp(True)
 
 
 def _make_root(root: str) -> None:

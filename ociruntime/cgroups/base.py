@@ -7,8 +7,9 @@ A manager is decided on (``cgroups.manager``) and written into the state (``to_s
 from __future__ import annotations
 
 import posix
-import time
 from errno import EACCES, EINVAL, EPERM, EROFS, ESRCH
+
+import _ocisys
 
 from ociruntime import errors
 from ociruntime.cgroups import files, tree
@@ -156,7 +157,7 @@ class Manager:
     def _kill_running(self, own: int) -> None:
         """SIGKILL without a freezer: round after round until two rounds find nobody new."""
         self.forbid_forks()
-        deadline = time.monotonic() + KILL_TIMEOUT
+        deadline = _ocisys.monotonic() + KILL_TIMEOUT
         killed: set[int] = {own}
         quiet = 0
         while quiet < 2:
@@ -164,8 +165,8 @@ class Manager:
             _signal(sorted(new), SIGKILL, own)
             killed |= new
             quiet = 0 if new else quiet + 1
-            time.sleep(0.001)  # a fork under way becomes visible
-            if time.monotonic() > deadline:
+            _ocisys.sleep(0.001)  # a fork under way becomes visible
+            if _ocisys.monotonic() > deadline:
                 raise errors.Error("cgroup: processes are made faster than they can be killed")
 
     # -- figures -----------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posix
-import time
 from errno import EBUSY, EEXIST, ENOENT, ENOTEMPTY
+
+import _ocisys
 
 from ociruntime import errors
 from ociruntime.cgroups import files
@@ -92,7 +93,7 @@ def pids(path: str, *, recursive: bool = True) -> list[int]:
 def remove(mount: str, path: str, made_parents: int, deadline: float) -> None:
     """Remove a cgroup with what is below it, then the parents that were made for it, when empty.
 
-    A cgroup that is still busy is tried again until ``deadline`` (time.monotonic()); one that is gone is fine.
+    A cgroup that is still busy is tried again until ``deadline`` (_ocisys.monotonic()); one that is gone is fine.
     """
     place = mount + path
     delay = 0.0001
@@ -100,12 +101,12 @@ def remove(mount: str, path: str, made_parents: int, deadline: float) -> None:
         error = _remove_once(place)
         if error is None:
             break
-        now = time.monotonic()
+        now = _ocisys.monotonic()
         if now >= deadline:
             left = pids(place)
             hint = f"processes still in it: {' '.join(map(str, left[:10]))}" if left else None
             raise errors.from_os(error, f"cgroup: remove {place}", hint=hint)
-        time.sleep(min(delay, deadline - now))
+        _ocisys.sleep(min(delay, deadline - now))
         delay = min(delay * 2, 0.05)
     for _ in range(made_parents):
         path = path.rpartition("/")[0]

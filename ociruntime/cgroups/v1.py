@@ -6,8 +6,9 @@ The container has a cgroup of the same path in every mounted hierarchy, named on
 from __future__ import annotations
 
 import posix
-import time
 from errno import EBUSY, ENOENT
+
+import _ocisys
 
 from ociruntime import errors
 from ociruntime.cgroups import files, hierarchy, tree
@@ -267,7 +268,7 @@ class V1Manager(Manager):
 
     def freeze(self, timeout: float = FREEZE_TIMEOUT) -> None:
         leaf = self._freezer()
-        start = time.monotonic()
+        start = _ocisys.monotonic()
         delay = 0.00005
         rounds = 0
         try:
@@ -275,13 +276,13 @@ class V1Manager(Manager):
                 files.write(leaf + "/freezer.state", "FROZEN")
                 if _state(leaf) == "FROZEN":
                     return
-                if time.monotonic() - start > timeout:
+                if _ocisys.monotonic() - start > timeout:
                     break
                 rounds += 1
                 if rounds % 16 == 0:
                     # two processes may wait for each other, one of them frozen already: let go, try again
                     files.write(leaf + "/freezer.state", "THAWED")
-                time.sleep(delay)
+                _ocisys.sleep(delay)
                 delay = min(delay * 2, 0.01)
             files.write(leaf + "/freezer.state", "THAWED")
         except OSError as exc:
@@ -332,7 +333,7 @@ class V1Manager(Manager):
         return 0
 
     def delete(self) -> None:
-        deadline = time.monotonic() + tree.REMOVE_TIMEOUT
+        deadline = _ocisys.monotonic() + tree.REMOVE_TIMEOUT
         for place in self._places:
             tree.remove(place.mount, self.path, place.made, deadline)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posix
-import time
 from errno import EBUSY, ENOENT, EOPNOTSUPP
+
+import _ocisys
 
 from ociruntime import errors
 from ociruntime.cgroups import files, hierarchy, tree
@@ -330,13 +331,13 @@ class V2Manager(Manager):
 
     def freeze(self, timeout: float = FREEZE_TIMEOUT) -> None:
         self._write_freeze("1")
-        deadline = time.monotonic() + timeout
+        deadline = _ocisys.monotonic() + timeout
         delay = 0.00005
         while _event(self._leaf, "frozen") != 1:
-            if time.monotonic() > deadline:
+            if _ocisys.monotonic() > deadline:
                 self._write_freeze("0")
                 raise errors.Error("cgroup: unable to freeze: a process does not stop in time")
-            time.sleep(delay)
+            _ocisys.sleep(delay)
             delay = min(delay * 2, 0.01)
 
     def thaw(self) -> None:
@@ -389,7 +390,7 @@ class V2Manager(Manager):
 
     def delete(self) -> None:
         if self._ours:
-            deadline = time.monotonic() + tree.REMOVE_TIMEOUT
+            deadline = _ocisys.monotonic() + tree.REMOVE_TIMEOUT
             tree.remove(self._mount, self.path, self._made, deadline)
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import posix
 import select
-import time
+
+import _ocisys
 
 from ociruntime import errors
 
@@ -234,7 +235,7 @@ def _wait(
 ) -> int:
     """Collect output until the process ends, killed when its time is over; its wait status."""
     timeout = hook.get("timeout")
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = None if timeout is None else _ocisys.monotonic() + timeout
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     for fd in output.readers:
@@ -244,14 +245,14 @@ def _wait(
     while not ended:
         left = _FOREVER
         if deadline is not None:
-            left = min(max(int((deadline - time.monotonic()) * 1000) + 1, 0), _FOREVER)
+            left = min(max(int((deadline - _ocisys.monotonic()) * 1000) + 1, 0), _FOREVER)
         events = poll.poll(left)
         for fd, _ in events:
             if fd == pidfd:
                 ended = True
             elif not output.read(fd):
                 poll.unregister(fd)
-        if deadline is not None and not ended and time.monotonic() >= deadline:
+        if deadline is not None and not ended and _ocisys.monotonic() >= deadline:
             expired, deadline = True, None
             kill()
     for fd in output.readers:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import _struct
 import posix
 import select
-import time
 
 import _ocisys
 
@@ -259,9 +258,9 @@ def wait_readable(fd: int, timeout: float) -> bool:
     """Whether ``fd`` becomes readable within ``timeout`` seconds."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    deadline = time.monotonic() + timeout
+    deadline = _ocisys.monotonic() + timeout
     while True:
-        left = deadline - time.monotonic()
+        left = deadline - _ocisys.monotonic()
         if poll.poll(max(0, int(left * 1000) + 1 if left > 0 else 0)):
             return True
         if left <= 0:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+from datetime import datetime
 
 import pytest
 
@@ -105,3 +108,47 @@ print(len(data), int.from_bytes(data[:4], sys.byteorder), sorted(signal.pthread_
         _ocisys.signalfd([1])
     with pytest.raises(TypeError):
         _ocisys.signalfd(("x",))
+
+
+def test_monotonic_and_sleep() -> None:
+    before, start = time.monotonic(), _ocisys.monotonic()
+    assert 0 <= start - before < 1
+    _ocisys.sleep(0.03)
+    assert 0.03 <= _ocisys.monotonic() - start < 5
+    _ocisys.sleep(0)
+    for wrong in (-1, -0.001, 1e9, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="sleep length"):
+            _ocisys.sleep(wrong)
+    with pytest.raises(TypeError):
+        _ocisys.sleep("1")
+
+
+def test_sleep_goes_on_after_a_signal_and_ends_with_an_exception() -> None:
+    code = """
+import time
+signal.signal(signal.SIGALRM, lambda *_: print('caught'))
+signal.setitimer(signal.ITIMER_REAL, 0.02)
+start = time.monotonic()
+_ocisys.sleep(0.1)
+print(time.monotonic() - start >= 0.1)
+signal.signal(signal.SIGALRM, lambda *_: 1 / 0)
+signal.setitimer(signal.ITIMER_REAL, 0.02)
+try: _ocisys.sleep(60)
+except ZeroDivisionError: print('ended')
+"""
+    assert child(code).split() == ["caught", "True", "ended"]
+
+
+def test_timestamp() -> None:
+    before = time.time_ns()
+    text = _ocisys.timestamp(True)
+    after = time.time_ns()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", text)
+    second, _, fraction = text[:-1].partition(".")
+    date = datetime.fromisoformat(second + "+00:00")
+    assert before <= int(date.timestamp()) * 10**9 + int(fraction) <= after
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", _ocisys.timestamp())
+    assert child("os.environ['TZ'] = 'Asia/Tokyo'; print(_ocisys.timestamp())")[:13] in (
+        _ocisys.timestamp()[:13],
+        text[:13],
+    )
