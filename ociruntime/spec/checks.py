@@ -1,7 +1,7 @@
 """The rules on config.json that its schema cannot say, as small functions in one list.
 
 Each takes (spec, ctx) of a config that the schema accepts, and reports to ``ctx``. What each rule name stands for and
-where runtimes differ: docs/compatibility-spec.md. Sections: of the OCI runtime specification.
+where runtimes differ: docs/compatibility/config.md. Sections: of the OCI runtime specification.
 
 Hot module.
 """

@@ -17,7 +17,7 @@ UNMAPPABLE = 0xFFFFFFFF
 
 
 class Problem(errors.ConfigProblem):
-    """A ConfigProblem that names the rule behind it (docs/compatibility-spec.md lists the rules)."""
+    """A ConfigProblem that names the rule behind it (docs/compatibility/config.md lists the rules)."""
 
     __slots__ = ("rule",)
 

@@ -54,7 +54,7 @@ STRICTER_RULES = {
     "time-offsets", "umask-range", "unified-name", "user-id", "user-required", "userns-mappings",
     "uts-required", "weight-device",
 }  # fmt: skip
-"""What is refused although the official schema accepts it; docs/compatibility-spec.md says why for each."""
+"""What is refused although the official schema accepts it; docs/compatibility/config.md says why for each."""
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +178,7 @@ def test_samples_of_the_official_schema(
 
 
 def test_every_rule_is_documented(repository: Path) -> None:
-    text = (repository / "docs" / "compatibility-spec.md").read_text()
+    text = (repository / "docs" / "compatibility" / "config.md").read_text()
     documented = set(re.findall(r"^\| `([a-z0-9-]+)`", text, re.MULTILINE))
     assert documented == STRICTER_RULES | {"rootfs-propagation"}
 
