@@ -79,9 +79,14 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 @pytest.fixture(autouse=True)
 def nothing_left(engine: Engine) -> Iterator[None]:
     """After each test its containers are removed; with our runtime nothing may be left of them."""
+    if engine.used:
+        engine.tidy()
     yield
-    engine.tidy()
+    if engine.used:
+        engine.tidy()
+        engine.used = False
     leaks = engine.leaks() if engine.ours else []
+    engine.used = bool(leaks)  # so that the next test starts clean
     assert not leaks, "left behind:\n" + "\n".join(leaks) + "\n" + engine.world.story()
 
 

@@ -67,6 +67,7 @@ class Engine:
         self.world = World(name, path, self.hybrid and runtime != "crun")
         self.env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         self._serial = 0
+        self.used = False  # whether the test made containers that do not remove themselves
         try:
             make_image(self.world.path("/run"))
             self.start()
@@ -105,6 +106,7 @@ class Engine:
 
     def new_name(self) -> str:
         self._serial += 1
+        self.used = True
         return f"{self.world.name}-{self._serial}"
 
     def detached(self, *args: str) -> str:

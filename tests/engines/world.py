@@ -197,8 +197,10 @@ class World:
         return found
 
     def groups(self) -> list[Path]:
-        """Every cgroup below one that has the world's name."""
-        return hostlib.cgroups(f"/{self.name}/")
+        """Every cgroup below one that has the world's name, deepest first."""
+        tops = [*Path(GROUP).glob(f"*/{self.name}"), Path(GROUP) / self.name]
+        found = [Path(below[0]) for top in tops for below in os.walk(top) if below[0] != str(top)]
+        return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
     def close(self) -> None:
         """Kill every process of the world, which takes its mounts and devices along."""
