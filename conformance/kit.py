@@ -491,10 +491,10 @@ def remove_tree(path: Path) -> None:
     subprocess.run(["rm", "-rf", "--one-file-system", path], check=False)
 
 
-def become_subreaper() -> None:
-    """Adopt orphans, as conmon and the containerd shim do: a leaked process becomes our child."""
+def become_subreaper(on: bool = True) -> None:
+    """Adopt orphans (or no more), as conmon and the containerd shim do: what leaks is our child."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(36, 1, 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
+    if libc.prctl(36, int(on), 0, 0, 0) != 0:  # PR_SET_CHILD_SUBREAPER
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
 
 

@@ -61,7 +61,12 @@ static void probe(const char *pid, const char *self, int trace) {
         printf("opened-exe %s\n", target);
         snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
         writable = open(again, O_WRONLY | O_CLOEXEC);
-        printf("reopen-write %s %s\n", target, writable < 0 ? errno_name(errno) : "OK");
+        // A sealed memory file may be opened for writing, but not written or cut.
+        if (writable >= 0 && pwrite(writable, "", 1, 0) < 0 && ftruncate(writable, 0) < 0) {
+            close(writable);
+            writable = -1;
+        }
+        printf("write-exe %s %s\n", target, writable < 0 ? errno_name(errno) : "WRITTEN");
         if (writable >= 0)
             close(writable);
         close(fd);

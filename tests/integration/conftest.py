@@ -38,25 +38,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.xfail(reason=f"{kind}: {marker.args[1]}", strict=True))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def machine() -> Iterator[None]:
-    """The test process adopts orphans and has mounts of its own."""
+    """The test process adopts orphans and has mounts of its own, as long as these tests run."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    hostlib.private_mount_namespace()
-    become_subreaper()
-    controllers = None
-    if _kind(runtime_path()) == "crun":
-        try:
-            controllers = hostlib.AllControllersOnV1()
-        except hostlib.Busy as error:
-            pytest.skip(f"crun needs all controllers on cgroup v1: {error}")
-    yield
-    if controllers:
-        controllers.give_back()
+    before = hostlib.children()
+    with hostlib.private_mount_namespace():
+        become_subreaper()
+        controllers = None
+        if _kind(runtime_path()) == "crun":
+            try:
+                controllers = hostlib.AllControllersOnV1()
+            except hostlib.Busy as error:
+                pytest.skip(f"crun needs all controllers on cgroup v1: {error}")
+        yield
+        if controllers:
+            controllers.give_back()
+        become_subreaper(False)
+    hostlib.reap(before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def program(machine: None) -> Path:
     """The compiled test program."""
     return build_testprog()

@@ -4,10 +4,13 @@ what a test may have left behind.  Calls the kernel through ctypes, as Python 3.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import faulthandler
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from conformance.kit import child_pids
@@ -25,10 +28,21 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, os.strerror(number), what)
 
 
-def private_mount_namespace() -> None:
-    """Give this process a mount namespace whose mounts nobody else sees."""
-    _check(_libc.unshare(CLONE_NEWNS), "unshare")
-    _check(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
+@contextlib.contextmanager
+def private_mount_namespace() -> Iterator[None]:
+    """Meanwhile this process (of one thread) has mounts that nobody else sees."""
+    before = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    cwd = os.getcwd()
+    try:
+        _check(_libc.unshare(CLONE_NEWNS), "unshare")
+        _check(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
+        yield
+    finally:
+        # pytest's watchdog is a thread that shares the root directory: setns refuses that.
+        faulthandler.cancel_dump_traceback_later()
+        _check(_libc.setns(before, CLONE_NEWNS), "setns")
+        os.close(before)
+        os.chdir(cwd)
 
 
 class Busy(Exception):

@@ -80,7 +80,7 @@ def test_hunting_the_joining_process(rt: Runtime, bundle: Bundle, user: bool) ->
     found = {line[0] for line in lines}
     executables = {line[-1] if line[-1] != "(deleted)" else line[-2] for line in lines}
     assert not any("python" in e or "ociruntime" in e for e in executables), executables
-    writes = [line for line in lines if line[0] == "reopen-write" and line[-1] == "OK"]
+    writes = [line for line in lines if line[-1] == "WRITTEN"]
     assert not writes
     if user:
         # Root of a user namespace has no power over a process that is not dumpable.

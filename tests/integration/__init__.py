@@ -1,0 +1,1 @@
+"""Integration tests: a runtime as a black box; see harness.py."""
