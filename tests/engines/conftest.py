@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ KINDS: dict[str, type[Engine]] = {
 # Each engine with the runtime under test and with its peers, the control.
 PEERS = {
     "podman": ("runc", "crun"),
-    "user-podman": ("runc", "crun"),
+    "user-podman": ("runc",),
     "docker": ("runc",),
     "ctr": ("runc",),
 }
@@ -47,6 +48,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ]
     ids = [f"{kind}-{runtime}" for kind, runtime in pairs]
     metafunc.parametrize("engine", pairs, ids=ids, indirect=True, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of one engine together: each is started once."""
+    places = [i for i, item in enumerate(items) if "engine" in _params(item)]
+    ordered = sorted((items[i] for i in places), key=lambda item: _params(item)["engine"])
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    """The parameters of a test."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params if callspec else {}
 
 
 def _missing(kind: str, runtime: str) -> str:
@@ -91,7 +107,9 @@ def nothing_left(engine: Engine) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     made = getattr(item, "funcargs", {}).get("engine")
     if report.failed and made is not None:

@@ -200,7 +200,7 @@ class Engine:
 class Podman(Engine):
     """podman as root."""
 
-    command = ("podman",)
+    command: tuple[str, ...] = ("podman",)
     home = "/root"
 
     def start(self) -> None:
@@ -249,7 +249,7 @@ class UserPodman(Podman):
 class Containerd(Engine):
     """ctr, with containerd alone; the runtime is the `runc` of the shim's PATH."""
 
-    command = ("ctr", "--address", "/run/containerd.sock")
+    command: tuple[str, ...] = ("ctr", "--address", "/run/containerd.sock")
     socket = "/run/containerd.sock"
     state_patterns = ("containerd/runc/*/[!.]*",)
 
@@ -313,7 +313,7 @@ class Containerd(Engine):
 class Docker(Containerd):
     """dockerd on a containerd of its own; the runtime is its default one."""
 
-    command = ("docker", "--host", "unix:///run/docker.sock")
+    command: tuple[str, ...] = ("docker", "--host", "unix:///run/docker.sock")
     exec_codes = (126, 126)  # 20.10
     state_patterns = ("docker-exec/runtime-*/*/[!.]*",)
 

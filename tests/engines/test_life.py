@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from pytest_subtests import SubTests
 
 from conformance.kit import poll
 from tests.engines.engines import IMAGE, Engine
@@ -109,7 +110,7 @@ def test_exec_megabyte_through_stdin(engine: Engine) -> None:
     assert result.out.split()[0] == hashlib.sha256(data).hexdigest()
 
 
-def test_exec_failures(engine: Engine, subtests: pytest.Subtests) -> None:
+def test_exec_failures(engine: Engine, subtests: SubTests) -> None:
     name = engine.service()
     for what, code in zip(("no-such-program", "/etc/plain-file"), engine.exec_codes, strict=True):
         with subtests.test(what):

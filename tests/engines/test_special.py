@@ -116,7 +116,7 @@ def test_preserved_descriptor(engine: Podman) -> None:
 
 
 @pytest.mark.engines("podman", "user-podman")
-def test_umask_and_timezone(engine: Podman) -> None:
+def test_umask(engine: Podman) -> None:
     output = engine.run("--umask", "0027", IMAGE, "sh", "-c", "umask").ok().out
     assert output == "0027\n"
 
