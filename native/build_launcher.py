@@ -2,8 +2,8 @@
 
 Variants, in the order they are tried (the environment variable OCIRUNTIME_LAUNCHER names one to have no other):
 
-* ``static``: CPython linked in from libpython's archive, start shortened by two link-time wraps where CPython has the
-  wrapped functions (3.11, 3.12), modules deep-frozen (native/deepfreeze.py) where that knows this CPython (3.11).
+* ``static``: CPython linked in from libpython's archive, start shortened by link-time wraps (native/startup.c) of the
+  functions that this CPython has, modules deep-frozen (native/deepfreeze.py) where that knows this CPython (3.11).
   Fastest; must be rebuilt when the system updates its Python.
 * ``shared``: the shared libpython, with an rpath where it is not in a standard directory.
 * ``script``: ``#!PYTHON -IS``, the same program in the full interpreter.
@@ -26,7 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 VARIANTS = ("static", "shared", "script")
 
 CORE_BUILTINS = (
-    *("_abc", "_codecs", "_collections", "_functools", "_io", "_operator", "_signal", "_stat"),
+    *("_abc", "_codecs", "_collections", "_functools", "_operator", "_signal", "_stat"),
     *("_thread", "_tracemalloc", "_weakref", "atexit", "errno", "faulthandler", "itertools"),
     *("posix", "time"),
 )
@@ -35,7 +35,13 @@ CORE_BUILTINS = (
 HOT_BUILTINS = ("_blake2", "_socket", "_struct", "fcntl", "select")
 """What the hot path imports besides; builds of CPython that have them as shared objects get those."""
 
-WRAPS = {"_Py_Deepfreeze_Init": "WRAP_DEEPFREEZE", "_PyGC_InitState": "WRAP_GC"}
+WRAPS = {
+    "_Py_Deepfreeze_Init": "WRAP_DEEPFREEZE",
+    "_PyGC_InitState": "WRAP_GC",
+    "PyModule_AddIntConstant": "WRAP_CONSTANTS",
+    "PyDict_SetItemString": "WRAP_TABLES",
+}
+"""Functions of CPython that native/startup.c stands in for, and the macros that make it do so."""
 
 # Not optimised, which takes long for nothing: it is data.
 DEEP_FLAGS = (f"-I{HERE}", f"-I{sysconfig.get_path('include')}", "-O0")
@@ -256,7 +262,9 @@ class LauncherBuild:
             raise BuildError(f"no static libpython at {archive}")
         symbols = _defined_symbols(archive)
         objects = [*self._objects(["-DSTATIC_PYTHON"]), *frozen]
-        base = ["-rdynamic", "-no-pie", "-Wl,-z,relro", "-s"]
+        # Extensions built for older systems need libpthread.so.0, which is empty since glibc 2.34: by answering to
+        # that name, the launcher spares each process the search.
+        base = ["-rdynamic", "-Wl,-soname,libpthread.so.0", "-no-pie", "-Wl,-z,relro", "-s"]
         libraries = [*_config_words("LIBS"), *_config_words("SYSLIBS")]
         wraps = {name: macro for name, macro in WRAPS.items() if name in symbols}
         if wraps:

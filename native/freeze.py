@@ -1,6 +1,6 @@
 """Compile modules for the launcher: python3 -X no_debug_ranges freeze.py [--deep] OUT_DIR ROOT MODULE...
 
-Writes OUT_DIR/frozen_modules.h (the macro FROZEN_MODULES) and the marshalled modules, OUT_DIR/frozen.bin. With --deep,
+Writes OUT_DIR/frozen_modules.h (macros, see main) and the marshalled modules, OUT_DIR/frozen.bin. With --deep,
 OUT_DIR/deep_frozen.c has the modules of ROOT as static data instead (native/deepfreeze.py), and OUT_DIR/codes.bin, for
 comparison, has them marshalled. ROOT is where the package lies; a MODULE may be NAME=PATH. Docstrings, assertions,
 annotations and blocks under ``if TYPE_CHECKING:`` are left out: the hot path never looks at them, and they would be
@@ -14,6 +14,8 @@ import marshal
 import os
 import sys
 from types import CodeType
+
+NAME_BITS = 13
 
 
 class _Strip(ast.NodeTransformer):
@@ -86,7 +88,35 @@ def deep_freeze(out_dir: str, codes: dict[str, CodeType]) -> None:
         marshal.dump(codes, binary)
 
 
+def names_in(code: CodeType) -> set[str]:
+    """Every name and every string in ``code``: what it can know by name is among them."""
+    found = set(code.co_names)
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            found |= names_in(value)
+        elif isinstance(value, str):
+            found.add(value)
+        elif isinstance(value, tuple | frozenset):
+            found |= {item for item in value if isinstance(item, str)}
+    return found
+
+
+def bitmap(names: set[str], bits: int) -> bytes:
+    """The set of ``names`` as 2**``bits`` bits: the 32-bit FNV-1a hash's upper bits number that of a name."""
+    data = bytearray(2**bits // 8)
+    for name in names:
+        number = 2166136261
+        for byte in name.encode():
+            number = (number ^ byte) * 16777619 & 0xFFFFFFFF
+        number >>= 32 - bits
+        data[number // 8] |= 1 << number % 8
+    return bytes(data)
+
+
 def main() -> int:
+    """Macros of frozen_modules.h: FROZEN_MODULES, a list of FROZEN(name, offset, length, is_package) and
+    DEEP_FROZEN(name, index, is_package); NAME_BITS and NAMES, the bitmap of all upper-case names in the modules.
+    """
     arguments = sys.argv[1:]
     deep = arguments[0] == "--deep"
     out_dir, root, *modules = arguments[deep:]
@@ -94,8 +124,10 @@ def main() -> int:
     rows: list[str] = []
     blob = b""
     codes: dict[str, CodeType] = {}
+    names: set[str] = set()
     for module in modules:
         code, package = freeze(module, root)
+        names |= names_in(code)
         name, _, given = module.partition("=")
         if deep and not given:
             rows.append(f'DEEP_FROZEN("{name}", {len(codes)}, {int(package)})')
@@ -110,6 +142,9 @@ def main() -> int:
         file.write(blob)
     with open(os.path.join(out_dir, "frozen_modules.h"), "w", encoding="ascii") as header:
         header.write("#define FROZEN_MODULES \\\n    " + " \\\n    ".join(rows) + "\n")
+        upper = {name for name in names if name.isascii() and name.isupper()}
+        header.write(f"#define NAME_BITS {NAME_BITS}\n")
+        header.write(f"#define NAMES {', '.join(map(str, bitmap(upper, NAME_BITS)))}\n")
     return 0
 
 

@@ -6,6 +6,7 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <marshal.h>
 
 #include <string.h>
 
@@ -28,6 +29,17 @@ static PyObject *enter(PyObject *name, PyObject *module) {
     if (module != NULL && PyDict_SetItem(PyImport_GetModuleDict(), name, module) < 0)
         Py_CLEAR(module);
     return module;
+}
+
+/* Undo enter() after a failure, which stays the error; NULL. */
+static PyObject *leave(PyObject *name, PyObject *module) {
+    PyObject *type, *value, *trace;
+
+    PyErr_Fetch(&type, &value, &trace);
+    PyDict_DelItem(PyImport_GetModuleDict(), name);
+    PyErr_Restore(type, value, trace);
+    Py_DECREF(module);
+    return NULL;
 }
 
 static PyObject *load_builtin(PyObject *name, PyObject *(*init)(void)) {
@@ -59,13 +71,8 @@ static PyObject *load_shared(PyObject *name, const char *path) {
 
     if (imp_name != NULL && (imp = import_name(imp_name)) != NULL && (spec = make_spec(name, path)) != NULL)
         module = enter(name, PyObject_CallMethod(imp, "create_dynamic", "O", spec));
-    if (module != NULL && (done = PyObject_CallMethod(imp, "exec_dynamic", "O", module)) == NULL) {
-        PyObject *type, *value, *trace;
-        PyErr_Fetch(&type, &value, &trace);
-        PyDict_DelItem(PyImport_GetModuleDict(), name);
-        PyErr_Restore(type, value, trace);
-        Py_CLEAR(module);
-    }
+    if (module != NULL && (done = PyObject_CallMethod(imp, "exec_dynamic", "O", module)) == NULL)
+        module = leave(name, module);
     Py_XDECREF(done);
     Py_XDECREF(spec);
     Py_XDECREF(imp);
@@ -73,17 +80,41 @@ static PyObject *load_shared(PyObject *name, const char *path) {
     return module;
 }
 
+/* PyImport_ImportFrozenModuleObject() would look among the standard library's first. */
+static PyObject *load_frozen(PyObject *name, const struct _frozen *frozen) {
+    PyObject *code = NULL, *path = NULL, *result = NULL;
+    PyObject *module = enter(name, PyModule_NewObject(name));
+    PyObject *names = module == NULL ? NULL : PyModule_GetDict(module);
+
+    if (names == NULL || PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) < 0)
+        goto done;
+    if (frozen->is_package && ((path = PyList_New(0)) == NULL || PyDict_SetItemString(names, "__path__", path) < 0))
+        goto done;
+#if PY_VERSION_HEX >> 16 == 0x030b
+    if (frozen->get_code != NULL)
+        code = frozen->get_code();
+    else
+#endif
+        code = PyMarshal_ReadObjectFromString((const char *)frozen->code, frozen->size);
+    if (code != NULL)
+        result = PyEval_EvalCode(code, names, names);
+done:
+    if (module != NULL && result == NULL)
+        module = leave(name, module);
+    Py_XDECREF(result);
+    Py_XDECREF(code);
+    Py_XDECREF(path);
+    return module;
+}
+
 static PyObject *load(PyObject *name) {
     const char *text = PyUnicode_AsUTF8(name);
-    int frozen = text == NULL ? -1 : PyImport_ImportFrozenModuleObject(name);
 
-    if (frozen < 0)
+    if (text == NULL)
         return NULL;
-    if (frozen > 0) {
-        PyObject *module = PyDict_GetItemWithError(PyImport_GetModuleDict(), name);
-        Py_XINCREF(module);
-        return module;
-    }
+    for (const struct _frozen *frozen = PyImport_FrozenModules; frozen->name != NULL; frozen++)
+        if (strcmp(frozen->name, text) == 0)
+            return load_frozen(name, frozen);
     for (const struct _inittab *entry = PyImport_Inittab; entry->name != NULL; entry++)
         if (entry->initfunc != NULL && strcmp(entry->name, text) == 0)
             return load_builtin(name, entry->initfunc);

@@ -151,6 +151,31 @@ static PyObject *init_launcher(void) {
     return PyModuleDef_Init(&launcher_module);
 }
 
+#ifdef STATIC_PYTHON
+/*
+ * All that is left of `_io`: _cffi_backend asks it for this type, to tell whether what it shall pass as a `FILE *` is a
+ * Python file, of which there is none here.  The real one has a dozen types to make ready.
+ */
+static int io_exec(PyObject *module) {
+    return PyModule_AddObjectRef(module, "_IOBase", (PyObject *)&PyEllipsis_Type);
+}
+
+static PyModuleDef_Slot io_slots[] = {
+    {Py_mod_exec, (void *)io_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef io_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_io",
+    .m_slots = io_slots,
+};
+
+static PyObject *init_io(void) {
+    return PyModuleDef_Init(&io_module);
+}
+#endif
+
 PyObject *PyInit__ocisys(void);
 PyObject *PyInit__ocijson(void);
 
@@ -175,6 +200,7 @@ struct _inittab _PyImport_Inittab[] = {
     {"gc", PyInit_gc},
     {"builtins", NULL},
     {"sys", NULL},
+    {"_io", init_io},
     {"_launcher", init_launcher},
     {"_ocisys", PyInit__ocisys},
     {"_ocijson", PyInit__ocijson},

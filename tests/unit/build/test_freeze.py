@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,29 @@ def test_names_a_missing_module(repository: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip() == "freeze: no source for the hot module ociruntime.nothing"
+
+
+def test_bitmap_has_every_upper_case_name(
+    repository: Path, tmp_path: Path, frozen: tuple[bytes, str]
+) -> None:
+    """No constant of a built-in module that a frozen module names is left out; most others are."""
+    namespace = runpy.run_path(str(repository / "native/freeze.py"))
+    code = compile(
+        "import posix\ndef f(x=('E_NESTED',)):\n  return lambda: (posix.O_PATH, 'SC_TEXT', x in {'S_SET'})",
+        "x",
+        "exec",
+    )
+    names = namespace["names_in"](code)
+    assert {"O_PATH", "SC_TEXT", "S_SET", "E_NESTED"} <= names
+    bits = namespace["NAME_BITS"]
+    data = namespace["bitmap"]({"O_PATH", "SC_TEXT"}, bits)
+    assert sum(byte.bit_count() for byte in data) == 2
+    # FNV-1a of "a" is 0xe40c292c.
+    number = 0xE40C292C >> 32 - bits
+    assert namespace["bitmap"]({"a"}, bits)[number // 8] == 1 << number % 8
+    _, table = frozen
+    header = re.search(r"#define NAMES ([\d, ]+)\n", table)
+    assert header is not None
+    written = bytes(map(int, header[1].split(", ")))
+    expected = namespace["bitmap"]({"LIMIT", "TYPE_CHECKING"}, bits)
+    assert written == expected
