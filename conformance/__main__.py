@@ -16,7 +16,8 @@ from conformance import checks, registry, report, runner
 from conformance.rows import SHOULD
 
 EPILOG = """
-exit status: 0 when every MUST that was checked holds (with --strict every SHOULD too), 1 when one
+exit status: 0 when every MUST that was checked holds (with --strict every SHOULD too, and
+what is newer than the specification that a runtime claims), 1 when one
 does not, 2 for a wrong call.
 """
 
@@ -36,7 +37,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--select", metavar="ROWS", help="rows by number: 4.29,5.*,10")
     parser.add_argument("--format", choices=("tap", "json", "markdown"), default="tap")
     parser.add_argument("--list", action="store_true", help="print the rows and end")
-    parser.add_argument("--strict", action="store_true", help="a broken SHOULD counts as well")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="the newest specification counts, and a broken SHOULD as well",
+    )
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep the bundles of failed checks there"
     )
@@ -68,7 +73,7 @@ def judge(options: argparse.Namespace) -> list[runner.Report]:
     keep = options.keep.absolute() if options.keep else None
     reports = []
     for target in options.targets:
-        done = runner.run(target, options.rows, keep, progress)
+        done = runner.run(target, options.rows, keep, progress, options.strict)
         reports.append(done)
         for line in [*done.notes, report.summary(done)]:
             print(f"# {line}", file=sys.stdout if tap else sys.stderr, flush=True)

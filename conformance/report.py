@@ -48,11 +48,13 @@ def as_json(reports: Iterable[Report]) -> str:
         {
             "runtime": report.name,
             "version": report.version,
+            "claims": report.claims,
             "notes": report.notes,
             "checks": [
                 {
                     "number": o.number,
                     "level": o.row.level,
+                    "since": o.row.since,
                     "property": o.row.title,
                     "verdict": o.verdict,
                     "expected": o.expected,
@@ -75,7 +77,7 @@ def summary(report: Report) -> str:
     count = {v: sum(o.verdict == v for o in report.outcomes) for v in (PASS, FAIL, SKIP)}
     broken = sum(o.violation for o in report.outcomes)
     return (
-        f"{report.name} ({report.version}): {count[PASS]} pass, {count[FAIL]} fail"
+        f"{report.name} ({report.version}, spec {report.claims or 'unknown'}): {count[PASS]} pass, {count[FAIL]} fail"
         f" ({broken} MUST), {count[SKIP]} skip"
     )
 
@@ -125,6 +127,7 @@ def listing(rows: Sequence[Row]) -> str:
     """The rows, with those that have no check yet marked."""
     lines = [
         f"{r.number:<18} {r.level:<6} {r.title}"
+        + (f"  (since {r.since})" if r.since != "1.0.0" else "")
         + ("" if r.number in CHECKS else "  [not yet checked]")
         for r in rows
     ]

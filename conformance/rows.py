@@ -7,6 +7,7 @@ checked.
 
 from __future__ import annotations
 
+import fnmatch
 from typing import NamedTuple
 
 MUST, SHOULD, MAY = "MUST", "SHOULD", "MAY"
@@ -28,11 +29,13 @@ SECTIONS = {
 
 
 class Row(NamedTuple):
-    """One property: `number` as SECTION.NAME, `level` MUST, SHOULD or MAY, `title` what holds."""
+    """One property: `number` as SECTION.NAME, `level` MUST, SHOULD or MAY, `title` what holds,
+    `since` the version of the specification that brought it."""
 
     number: str
     level: str
     title: str
+    since: str = "1.0.0"
 
     @property
     def section(self) -> int:
@@ -59,7 +62,7 @@ _TEXT = """
 stops the container and runs the poststop hooks
 2.15 M a failing startContainer hook stops the container and keeps its program from running
 2.16 M poststart hooks run after the program was started and before start returns
-2.17 M a failing poststart hook makes start fail, and stops the container
+2.17 M a failing poststart hook makes start fail, stops the container and runs the poststop hooks
 2.18 M a container whose program ended is stopped
 2.19 M a failing poststop hook is no error, and the remaining ones run
 2.20 M a create that fails leaves the host as it was: no process, mount, cgroup or state
@@ -84,7 +87,7 @@ stops the container and runs the poststop hooks
 4.4 M root.readonly makes the root read-only, and only then
 4.5 O a container without any mounts can run
 4.6 M mounts are made in the listed order
-4.7 S a relative mount destination means from the root of the container
+4.7 S a relative mount destination means from the root of the container, or is refused
 4.8 M a bind source is an absolute path or relative to the bundle
 4.9 O hostname is set
 4.10 O domainname is set
@@ -180,7 +183,7 @@ stops the container and runs the poststop hooks
 7.16 M unified keys of an absent controller are an error (v2)
 7.17 M what cannot be converted to v2 is an error (v2)
 7.20 M device rules are applied in their order
-7.21 M a device rule without major and minor is for all; without access for rwm
+7.21 M a device rule without type, major or minor is for all of them
 7.30 O memory.limit is applied, -1 is no limit
 7.31 O memory.reservation is applied
 7.32 O memory.swap is applied
@@ -253,7 +256,7 @@ an error with actions that have none
 11.12 O features tells about idmapped mounts
 11.13 O features tells about network devices
 11.14 O features has annotations
-11.15 O features lists potentially unsafe annotations
+11.15 O potentially unsafe annotations of features, if there are any, are a list of names
 """
 
 # The mount options of the specification's table with their levels.
@@ -269,13 +272,33 @@ OPTIONS = {
 }
 
 
+# What came after 1.0.0, by the specification's change log; the table of mount options is 1.1's.
+_SINCE = {
+    "1.0.2": "4.65 4.66 6.19 9.10 9.11 10.4",
+    "1.1.0": "4.10 4.32 4.35 4.36 4.38 5.[1679] 5.[!0-9]* 6.1 6.12 7.37 7.42 7.45 8.5"
+    " 10.2 10.6 10.7 10.8 10.9 10.12 11.*",
+    "1.2.0": "4.7 5.8 5.idmap 5.ridmap 11.4 11.12 11.15",
+    "1.2.1": "4.39 4.40 4.41",
+    "1.3.0": "2.17 6.23 6.24 6.25 6.26 6.27 6.28 7.63 8.4 8.7 8.13 9.1 9.2 9.3 11.10 11.11 11.13",
+}
+
+
+def _since(number: str) -> str:
+    fits = [
+        v for v, words in _SINCE.items() if any(fnmatch.fnmatch(number, w) for w in words.split())
+    ]
+    return fits[-1] if fits else "1.0.0"
+
+
 def _rows() -> list[Row]:
     rows = []
     for line in _TEXT.strip().splitlines():
         number, level, title = line.split(" ", 2)
-        rows.append(Row(number, _LEVELS[level], title))
+        rows.append(Row(number, _LEVELS[level], title, _since(number)))
     for level, words in OPTIONS.items():
-        rows += [Row(f"5.{w}", level, f"mount option {w}") for w in words.split()]
+        for word in words.split():
+            number = f"5.{word}"
+            rows.append(Row(number, level, f"mount option {word}", _since(number)))
     return sorted(rows, key=order)
 
 

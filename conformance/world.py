@@ -55,10 +55,19 @@ def mountinfo() -> list[str]:
     return Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
 
 
-def cgroups(word: str) -> list[Path]:
-    """Every cgroup directory whose path contains `word`, deepest first."""
-    found = [Path(top) for top, _, _ in os.walk(CGROUPS) if word in top[len(str(CGROUPS)) :]]
+def _directories(word: str) -> list[Path]:
+    """Every directory below CGROUPS whose path contains `word`, deepest first."""
+    start = len(str(CGROUPS))
+    found = [Path(top) for top, _, _ in os.walk(CGROUPS) if word in top[start:]]
     return sorted(found, key=lambda p: len(p.parts), reverse=True)
+
+
+def cgroups(word: str) -> list[Path]:
+    """Every cgroup whose path contains `word`, deepest first."""
+    lines = [line.split() for line in mountinfo()]
+    tops = [words[4] for words in lines if words[words.index("-") + 1] in ("cgroup", "cgroup2")]
+    found = _directories(word)
+    return [path for path in found if any(path.is_relative_to(top) for top in tops)]
 
 
 def kill_children() -> None:
@@ -90,6 +99,9 @@ def remove_cgroups(word: str) -> None:
     for path in cgroups(word):
         with contextlib.suppress(OSError):
             path.rmdir()
+    # crun makes directories with files where no hierarchy is mounted.
+    for path in set(_directories(word)) - set(cgroups(word)):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def keep_tree(path: Path, target: Path) -> None:

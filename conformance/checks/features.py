@@ -63,7 +63,15 @@ TABLE: dict[str, Callable[[Trial], None]] = {
     "11.12": wants("linux", "mountExtensions", "idmap", "enabled"),
     "11.13": wants("linux", "netDevices", "enabled"),
     "11.14": wants("annotations"),
-    "11.15": wants("potentiallyUnsafeConfigAnnotations"),
 }
+
+
+@check("11.15")
+def unsafe_annotations(t: Trial) -> None:
+    names = features(t).get("potentiallyUnsafeConfigAnnotations", [])
+    fits = isinstance(names, list) and all(isinstance(n, str) and n for n in names)
+    t.claim(fits, "a list of names", names)
+
+
 for _number, _function in TABLE.items():
     register(_number, _function)

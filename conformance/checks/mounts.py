@@ -42,7 +42,7 @@ def last_counts(t: Trial) -> None:
 def propagation(t: Trial) -> None:
     source = t.volume()
     with shared(source):
-        t.bundle.linux["rootfsPropagation"] = "rslave"
+        t.bundle.linux["rootfsPropagation"] = "slave"
         t.bundle.mount("/slave", "bind", str(source), "bind", "slave")
         t.bundle.mount("/private", "bind", str(source), "bind", "private")
         table = t.mounts()
@@ -165,5 +165,3 @@ def sysctl(t: Trial) -> None:
     bundle.linux["sysctl"] = {"kernel.msgmax": "7777"}
     t.refused("kernel.msgmax in the host's IPC namespace", bundle)
     t.equal(Path("/proc/sys/kernel/msgmax").read_text(), host, "the host's value")
-
-

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable
 
 from conformance import world
+from conformance.checks import mounts
 from conformance.registry import register
 from conformance.trial import Trial, nested, shared
-from conformance.checks import mounts
 
 Function = Callable[[Trial], None]
 
@@ -78,7 +78,7 @@ def peers(option: str, tag: str, whole: bool) -> Function:
             if whole:
                 inner = stack.enter_context(nested(source))
                 world.mount("none", inner, None, world.MS_SHARED)
-            t.bundle.linux["rootfsPropagation"] = "shared" if "shared" in option else "rslave"
+            t.bundle.linux["rootfsPropagation"] = "shared" if "shared" in option else "slave"
             t.bundle.mount("/mnt", "bind", str(source), "rbind" if whole else "bind", option)
             table = t.mounts()
         for target in ("/mnt", "/mnt/inner") if whole else ("/mnt",):

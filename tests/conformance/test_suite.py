@@ -1,0 +1,76 @@
+"""The conformance suite on the runtime of this tree, and on the peers to prove that it can fail."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from pytest_subtests import SubTests
+
+from conformance import checks, registry, runner
+from conformance.rows import MUST
+from conformance.runner import FAIL, PASS, SKIP, Report
+from tests.integration.harness import runtime_path
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+# Where the default is what people who replace runc need, and --strict is the letter.
+BY_DEFAULT = {"2.32", "4.16", "4.51"}
+# What is not a requirement and does not hold; docs/compatibility says why.
+OPTIONAL = {"6.19", "7.33"}
+
+# What Debian 12's peers are known to break (runc 1.1.5 claims 1.0.2-dev, crun 1.8.1 claims 1.0.0).
+BROKEN = {
+    "runc": "1.3 1.4 2.16 2.19 2.32 4.1 4.14 4.20 4.29 4.50 4.51 4.60 4.63 4.70 6.15 6.17 7.52 9.10"
+    " 9.11 10.11",
+    "crun": "1.4 2.14 2.32 4.1 4.13 4.14 4.20 4.23 4.25 4.29 4.50 4.51 4.60 4.63 4.70 5.3 6.7 6.14"
+    " 6.15 6.17 8.2 8.6 10.11",
+}
+# These they keep: a suite that fails on everything would prove nothing.
+KEPT = "1.1 2.4 2.6 2.12 2.31 4.3 4.4 4.28 4.64 5.ro 5.rbind 6.3 6.4 6.8 6.22 9.7 9.8 10.13"
+
+
+def judge(words: list[str], patterns: str | None = None) -> Report:
+    checks.load()
+    return runner.run(runner.Target(words), registry.select(patterns))
+
+
+def ours() -> str:
+    path = runtime_path()
+    if path is None:
+        pytest.skip("the runtime under test is not built")
+    return path
+
+
+def test_ours(subtests: SubTests) -> None:
+    done = judge([ours()])
+    assert len(done.outcomes) == len(registry.CHECKS)
+    for outcome in done.outcomes:
+        with subtests.test(f"{outcome.number} {outcome.row.title}"):
+            if outcome.verdict == SKIP:
+                pytest.skip(outcome.observed)
+            known = outcome.number in BY_DEFAULT | OPTIONAL
+            assert (outcome.verdict == FAIL) == known, f"{outcome.expected}; {outcome.observed}"
+
+
+def test_the_letter_of_the_specification(subtests: SubTests) -> None:
+    for outcome in judge([ours(), "--strict"], ",".join(sorted(BY_DEFAULT))).outcomes:
+        with subtests.test(outcome.number):
+            assert outcome.verdict == PASS, f"{outcome.expected}; {outcome.observed}"
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+def test_peers_fail_where_they_are_known_to(name: str, subtests: SubTests) -> None:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    expected = {"runc": "1.1.5", "crun": "1.8.1"}[name]
+    broken = BROKEN[name].split()
+    done = judge([path], ",".join([*broken, *KEPT.split()]))
+    if expected not in done.version:
+        pytest.skip(f"the list is that of {name} {expected}, not of {done.version}")
+    for outcome in done.outcomes:
+        with subtests.test(outcome.number):
+            wanted = FAIL if outcome.number in broken else PASS
+            assert outcome.verdict == wanted, f"{outcome.expected}; {outcome.observed}"
+            assert wanted == PASS or outcome.row.level == MUST
