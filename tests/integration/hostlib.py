@@ -38,8 +38,12 @@ def private_mount_namespace() -> Iterator[None]:
         _check(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
         yield
     finally:
-        # pytest's watchdog is a thread that shares the root directory: setns refuses that.
+        # setns refuses a process of several threads: end pytest's watchdog, wait for the others.
         faulthandler.cancel_dump_traceback_later()
+        for _ in range(200):
+            if len(os.listdir("/proc/self/task")) == 1:
+                break
+            time.sleep(0.1)
         _check(_libc.setns(before, CLONE_NEWNS), "setns")
         os.close(before)
         os.chdir(cwd)
