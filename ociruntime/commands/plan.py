@@ -105,6 +105,7 @@ def _as_creator(facts: Facts, creator: Facts) -> None:
     for name in (
         "privileged",
         "in_userns",
+        "no_setgroups",
         "euid",
         "egid",
         "cap_last",

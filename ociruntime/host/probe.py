@@ -141,6 +141,8 @@ def _capabilities(facts: Facts) -> None:
         facts.in_userns = procfs.read_record("/proc/self/uid_map").split() != _IDENTITY_MAP
     except FileNotFoundError:
         facts.in_userns = False  # a kernel without user namespaces
+    if facts.in_userns:
+        facts.no_setgroups = procfs.read_record("/proc/self/setgroups").strip() == b"deny"
     facts.privileged = (
         facts.euid == 0
         and bool(effective >> CAP_SYS_ADMIN & 1)

@@ -26,6 +26,7 @@ class Facts:
     * ``rootfs``: absolute host path of root.path.
     * ``apparmor``, ``selinux``: the LSM is enabled.
     * ``mounts``: (mount point, file system type) of the host's mount table, only for --no-pivot.
+    * ``no_setgroups``: the runtime's user namespace denies setgroups(2), and so does every one below it.
     * ``in_userns``: the runtime itself runs in a user namespace. ``kcore``: the kernel has /proc/kcore.
     """
 
@@ -44,6 +45,7 @@ class Facts:
         "kernel",
         "machine",
         "mounts",
+        "no_setgroups",
         "privileged",
         "rootfs",
         "selinux",
@@ -53,6 +55,7 @@ class Facts:
     def __init__(self) -> None:
         self.privileged = True
         self.in_userns = False
+        self.no_setgroups = False
         self.kcore = True
         self.euid = 0
         self.egid = 0

@@ -105,8 +105,11 @@ def first_id(mappings: list[dict[str, int]]) -> int:
 
 
 def setgroups_denied(ctx: Context) -> bool:
-    """Whether setgroups(2) is switched off: an ordinary user's map of its own group alone, user_namespaces(7)."""
+    """Whether setgroups(2) is switched off: by a namespace above, or by an ordinary user's map of its own group alone,
+    user_namespaces(7)."""
     facts = ctx.facts
+    if facts.no_setgroups:
+        return True
     if facts.privileged or facts.euid == 0 or not ctx.userns:
         return False
     maps = ctx.gid_maps
