@@ -13,6 +13,7 @@
 #include "import.h"
 
 static const struct shared_module *shared_modules;
+static PyObject *path_name; /* "__path__", which packages define */
 
 /* What PyModule_FromDefAndSpec() and _imp.create_dynamic() want of a spec; a module serves as well as any object. */
 static PyObject *make_spec(PyObject *name, const char *origin) {
@@ -88,7 +89,7 @@ static PyObject *load_frozen(PyObject *name, const struct _frozen *frozen) {
 
     if (names == NULL || PyDict_SetItemString(names, "__builtins__", PyEval_GetBuiltins()) < 0)
         goto done;
-    if (frozen->is_package && ((path = PyList_New(0)) == NULL || PyDict_SetItemString(names, "__path__", path) < 0))
+    if (frozen->is_package && ((path = PyList_New(0)) == NULL || PyDict_SetItem(names, path_name, path) < 0))
         goto done;
 #if PY_VERSION_HEX >> 16 == 0x030b
     if (frozen->get_code != NULL)
@@ -153,11 +154,17 @@ static PyObject *import_name(PyObject *name) {
     return module;
 }
 
+/* Whether a module defines the name; its own dictionary says so without an exception. */
+static int defines(PyObject *module, PyObject *name) {
+    return PyModule_Check(module) ? PyDict_Contains(PyModule_GetDict(module), name) == 1
+                                  : PyObject_HasAttr(module, name);
+}
+
 /* `from package import item`: the item may be a module that is not imported yet. */
 static int import_item(PyObject *package, PyObject *name, PyObject *item) {
     PyObject *below, *module;
 
-    if (PyObject_HasAttr(package, item))
+    if (defines(package, item))
         return 0;
     below = PyUnicode_FromFormat("%U.%U", name, item);
     if (below == NULL)
@@ -174,15 +181,14 @@ static int import_item(PyObject *package, PyObject *name, PyObject *item) {
     return 0;
 }
 
-static PyObject *import_function(PyObject *Py_UNUSED(self), PyObject *args, PyObject *keywords) {
-    static char *names[] = {"name", "globals", "locals", "fromlist", "level", NULL};
-    PyObject *name, *ignored, *items = NULL, *module;
-    int level = 0;
+/* Called as the statement does: (name, globals, locals, fromlist, level); only a relative import would need globals. */
+static PyObject *import_function(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t count) {
+    PyObject *name, *items = count > 3 ? args[3] : NULL, *module;
 
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "U|OOOi:__import__", names, &name, &ignored, &ignored, &items,
-                                     &level))
-        return NULL;
-    if (level != 0)
+    if (count < 1 || count > 5 || !PyUnicode_Check(args[0]))
+        return PyErr_Format(PyExc_TypeError, "__import__ takes a name and up to four arguments more");
+    name = args[0];
+    if (count > 4 && PyObject_IsTrue(args[4]) != 0)
         return PyErr_Format(PyExc_ImportError, "relative import of %R", name);
     module = import_name(name);
     if (module == NULL)
@@ -202,7 +208,7 @@ static PyObject *import_function(PyObject *Py_UNUSED(self), PyObject *args, PyOb
         Py_DECREF(module);
         return PyErr_Format(PyExc_TypeError, "fromlist must be a tuple");
     }
-    if (PyObject_HasAttrString(module, "__path__"))
+    if (defines(module, path_name))
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++)
             if (import_item(module, name, PyTuple_GET_ITEM(items, i)) < 0) {
                 Py_DECREF(module);
@@ -228,7 +234,7 @@ PyObject *load_extension(PyObject *Py_UNUSED(self), PyObject *args) {
 static PyMethodDef import_method = {
     "__import__",
     (PyCFunction)(void (*)(void))import_function,
-    METH_VARARGS | METH_KEYWORDS,
+    METH_FASTCALL,
     "Import a frozen or built-in module.",
 };
 
@@ -237,7 +243,8 @@ int install_import(const struct shared_module *shared) {
     int result = -1;
 
     shared_modules = shared;
-    if (builtins == NULL)
+    path_name = PyUnicode_InternFromString("__path__");
+    if (builtins == NULL || path_name == NULL)
         return -1;
     function = PyCFunction_NewEx(&import_method, NULL, NULL);
     if (function != NULL) {
