@@ -18,7 +18,8 @@ from conformance.rows import SHOULD
 EPILOG = """
 exit status: 0 when every MUST that was checked holds (with --strict every SHOULD too, and
 what is newer than the specification that a runtime claims), 1 when one
-does not, 2 for a wrong call.
+does not, 2 for a wrong call and for a runtime that
+cannot run anything here.
 """
 
 
@@ -90,7 +91,12 @@ def main(argv: list[str]) -> int:
     if os.geteuid() != 0:
         print("conformance: needs root", file=sys.stderr)
         return 2
-    reports = judge(options)
+    try:
+        reports = judge(options)
+    except runner.Unusable as reason:
+        # The words that TAP has for it.
+        print(f"Bail out! {reason}", file=sys.stdout if options.format == "tap" else sys.stderr)
+        return 2
     if options.format == "json":
         print(report.as_json(reports))
     elif options.format == "markdown":

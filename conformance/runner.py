@@ -24,6 +24,10 @@ from conformance.trial import Failure, RecordedRuntime, Skip, Trial, brief
 PASS, FAIL, SKIP = "pass", "fail", "skip"
 
 
+class Unusable(Exception):
+    """The runtime cannot even run the base configuration; the argument says why."""
+
+
 class Outcome(NamedTuple):
     """What came of one check on one runtime."""
 
@@ -168,15 +172,15 @@ def _usable(runtime: RecordedRuntime, scratch: Path) -> str:
             trial.forget(container)
             return ""
         return brief(container.result)
-    except (Failure, TimeoutError) as error:
-        return str(error)
+    except Exception as error:  # whatever it does instead, it is no runtime
+        return str(error) or type(error).__name__
     finally:
         trial.clean()
         remove_tree(path)
 
 
 def _prepare(runtime: RecordedRuntime, scratch: Path) -> list[str]:
-    """Make sure that the runtime works here at all; notes about what that took.
+    """Make sure that the runtime works here at all; notes about what that took.  Raises Unusable.
 
     crun refuses a hybrid host whose cgroup2 tree has controllers: it is hidden from it.
     """
@@ -189,7 +193,7 @@ def _prepare(runtime: RecordedRuntime, scratch: Path) -> list[str]:
         world.mount("hidden", world.UNIFIED, "tmpfs")
         if not _usable(runtime, scratch):
             return [f"{world.UNIFIED} is hidden from it: with it, {reason}"]
-    return [f"it cannot run the base configuration: {reason}"]
+    raise Unusable(reason)
 
 
 def _work(
@@ -201,8 +205,12 @@ def _work(
     word = scratch.name
     try:
         runtime = RecordedRuntime(target.words[0], scratch / word, target.words[1:])
+        try:
+            notes = _prepare(runtime, scratch)
+        except Unusable as reason:
+            send({"unusable": str(reason)})
+            return
         claims = claimed_version(runtime)
-        notes = _prepare(runtime, scratch)
         send({"version": runtime.version, "claims": claims, "notes": notes})
         for number in numbers:
             send(run_check(number, runtime, scratch, keep)._asdict())
@@ -222,7 +230,7 @@ def run(
     """Run the checks of `rows` on a runtime, in a child with mounts of its own.
 
     `newest`: judge by the newest specification, whatever the runtime claims to implement.
-    Raises RuntimeError when the child dies.
+    Raises Unusable, and RuntimeError when the child dies.
     """
     build_testprog()
     chosen = [row.number for row in rows if row.number in CHECKS]
@@ -248,19 +256,23 @@ def run(
     os.close(sink)
     head: dict[str, Any] = {}
     outcomes: list[Outcome] = []
-    with open(source, encoding="utf-8") as lines:
-        for line in lines:
-            document = json.loads(line)
-            if "version" in document:
-                head = document
-                continue
-            outcome = Outcome(**document)
-            outcomes.append(outcome if newest else excuse(outcome, head["claims"]))
-            if progress:
-                progress(outcomes[-1])
-    _, code = os.waitpid(child, 0)
+    try:
+        with open(source, encoding="utf-8") as lines:
+            for line in lines:
+                document = json.loads(line)
+                if "number" not in document:
+                    head = document
+                    continue
+                outcome = Outcome(**document)
+                outcomes.append(outcome if newest else excuse(outcome, head["claims"]))
+                if progress:
+                    progress(outcomes[-1])
+    finally:
+        # An interrupt has reached the child too: let it clean up.
+        _, code = os.waitpid(child, 0)
     if code != 0:
-        raise RuntimeError(
-            f"{target.name}: the checks ended early ({os.waitstatus_to_exitcode(code)})"
-        )
+        status = os.waitstatus_to_exitcode(code)
+        raise RuntimeError(f"{target.name}: the checks ended early ({status})")
+    if "unusable" in head:
+        raise Unusable(f"{target.name} cannot run the base configuration: {head['unusable']}")
     return Report(target.name, outcomes=outcomes, **head)

@@ -60,6 +60,7 @@ TABLE: dict[str, Callable[[Trial], None]] = {
     "11.8": wants("linux", "seccomp", "actions", least={"SCMP_ACT_ALLOW", "SCMP_ACT_NOTIFY"}),
     "11.9": wants("linux", "apparmor", "enabled"),
     "11.10": wants("linux", "intelRdt", "enabled"),
+    "11.11": wants("linux", "memoryPolicy", "modes", least={"MPOL_DEFAULT", "MPOL_BIND"}),
     "11.12": wants("linux", "mountExtensions", "idmap", "enabled"),
     "11.13": wants("linux", "netDevices", "enabled"),
     "11.14": wants("annotations"),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
+from conformance.checks.namespaces import donor
 from conformance.registry import check
 from conformance.trial import Skip, Trial
 
@@ -34,7 +35,7 @@ def device() -> Iterator[str]:
         subprocess.run(["ip", "link", "del", other], capture_output=True, check=False)
 
 
-def inside(t: Trial, pid: int, *words: str) -> str:
+def inside(pid: int, *words: str) -> str:
     """ip(8) in the network namespace of a container."""
     command = ["nsenter", "-t", str(pid), "-n", "ip", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
@@ -66,7 +67,7 @@ def addresses(t: Trial) -> None:
         ip("link", "set", name, "up")
         t.bundle.linux["netDevices"] = {name: {}}
         container = t.create("sleep")
-        text = inside(t, container.pid, "-o", "address", "show", "dev", name)
+        text = inside(container.pid, "-o", "address", "show", "dev", name)
         t.claim("10.77.1.2/24" in text, "10.77.1.2/24 on the device", text.strip() or "none")
 
 
@@ -76,6 +77,19 @@ def up(t: Trial) -> None:
         t.bundle.linux["netDevices"] = {name: {}}
         lines = [x for x in t.output("netif") if x.startswith(name)]
         t.equal(lines, [f"{name} up=1"], "state of the device")
+
+
+@check("6.27")
+def stays(t: Trial) -> None:
+    with device() as name, donor() as pid:
+        t.bundle.namespace("network", f"/proc/{pid}/ns/net")
+        t.bundle.linux["netDevices"] = {name: {}}
+        container = t.launch("exit", "0")
+        t.finish(container)
+        t.until(container, "stopped")
+        t.forget(container)
+        text = inside(pid, "-o", "link", "show", "dev", name)
+        t.claim(name in text, f"{name} is still in the namespace after delete", text or "gone")
 
 
 @check("6.28")

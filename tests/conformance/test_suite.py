@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from pytest_subtests import SubTests
@@ -57,6 +60,51 @@ def test_the_letter_of_the_specification(subtests: SubTests) -> None:
     for outcome in judge([ours(), "--strict"], ",".join(sorted(BY_DEFAULT))).outcomes:
         with subtests.test(outcome.number):
             assert outcome.verdict == PASS, f"{outcome.expected}; {outcome.observed}"
+
+
+# Behaves as the real one does, and leaves something behind at every create.
+MESSY = """#!/bin/sh
+for id; do :; done
+case " $* " in
+*" create "*)
+    sleep 98765 &
+    mkdir -p /sys/fs/cgroup/pids/$id-messy {place}/left
+    mount -t tmpfs messy {place}/left
+    ;;
+esac
+exec {real} "$@"
+"""
+
+
+def test_it_cleans_up_after_a_runtime_that_misbehaves(tmp_path: Path, subtests: SubTests) -> None:
+    if not Path("/sys/fs/cgroup/pids").is_dir():
+        pytest.skip("makes its mess in cgroup v1")
+    script = tmp_path / "messy"
+    script.write_text(MESSY.format(place=tmp_path, real=ours()))
+    script.chmod(0o755)
+    verdicts = {o.number: o.verdict for o in judge([str(script)], "2.20,2.33,2.4").outcomes}
+    assert verdicts == {"2.20": FAIL, "2.33": FAIL, "2.4": PASS}
+    with subtests.test("processes"):
+        assert not [p for p in Path("/proc").iterdir() if b"98765" in _command(p)]
+    with subtests.test("cgroups"):
+        assert not list(Path("/sys/fs/cgroup/pids").glob("*-messy"))
+    with subtests.test("mounts"):
+        assert not os.path.ismount(tmp_path / "left")
+    with subtests.test("files"):
+        assert not list(Path(tempfile.gettempdir()).glob("ociconf*"))
+
+
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes() if process.name.isdigit() else b""
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize("program", ["true", "false"])
+def test_a_program_that_is_no_runtime(program: str) -> None:
+    with pytest.raises(runner.Unusable, match="cannot run the base configuration"):
+        judge([str(shutil.which(program))], "2.4")
 
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
