@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import marshal
 import re
 import runpy
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pytest_subtests import SubTests
 
 SOURCE = '''"""Docstring."""
 
@@ -128,3 +130,22 @@ def test_bitmap_has_every_upper_case_name(
     written = bytes(map(int, header[1].split(", ")))
     expected = namespace["bitmap"]({"LIMIT", "TYPE_CHECKING"}, bits)
     assert written == expected
+
+
+def test_no_hot_module_computes_names_of_constants(repository: Path, subtests: SubTests) -> None:
+    """The launcher's built-in modules have only the constants that a frozen module spells out."""
+    hotpath = runpy.run_path(str(repository / "ociruntime/hotpath.py"))
+    builtin = {"posix", "_socket", "select", "fcntl", "errno"}
+    for module in hotpath["HOT_MODULES"]:
+        base = repository.joinpath(*module.split("."))
+        path = base.with_suffix(".py") if base.with_suffix(".py").exists() else base / "__init__.py"
+        if not path.exists():
+            continue  # the generated validator, before it is built
+        with subtests.test(module=module):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                    continue
+                names = {item.id for item in node.args if isinstance(item, ast.Name)}
+                if node.func.id in ("getattr", "hasattr", "vars", "dir") and names & builtin:
+                    assert len(node.args) > 1
+                    assert isinstance(node.args[1], ast.Constant)
