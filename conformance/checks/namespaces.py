@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from conformance.registry import check
-from conformance.trial import Trial
+from conformance.trial import Skip, Trial
 
 # The specification's word -> the kernel's name in /proc/PID/ns.
 KINDS = {
@@ -36,6 +37,8 @@ def identities(t: Trial, **kw: object) -> set[str]:
 @contextlib.contextmanager
 def donor() -> Iterator[int]:
     """A process with namespaces of its own that a container can join."""
+    if not shutil.which("unshare"):
+        raise Skip("needs unshare(1) to make namespaces")
     flags = ["--net", "--ipc", "--uts", "--cgroup", "--pid", "--fork", "--kill-child"]
     process = subprocess.Popen(["unshare", *flags, "sleep", "60"], stdout=subprocess.DEVNULL)
     try:

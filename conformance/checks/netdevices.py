@@ -25,8 +25,8 @@ def ip(*words: str) -> str:
 @contextlib.contextmanager
 def device() -> Iterator[str]:
     """A network device of the host that may be moved away; its other end stays."""
-    if not shutil.which("ip"):
-        raise Skip("needs ip(8) to make a network device")
+    if not shutil.which("ip") or not shutil.which("nsenter"):
+        raise Skip("needs ip(8) and nsenter(1)")
     name, other = f"oc{os.getpid()}a", f"oc{os.getpid()}b"
     ip("link", "add", name, "type", "veth", "peer", "name", other)
     try:
