@@ -294,8 +294,15 @@ class Container:
         return shown
 
     def remove(self) -> None:
-        """Remove the directory with what is in it (files only, nothing is followed). Raises errors.Error."""
+        """Remove the directory with what is in it (files only, nothing is followed). Raises errors.Error.
+
+        state.json goes first: what it refers to has to be there for as long as it says so.
+        """
         try:
+            try:
+                posix.unlink(STATE_FILE, dir_fd=self.fd)
+            except FileNotFoundError:
+                pass
             _empty(self.fd)
             posix.rmdir(self.path)
         except OSError as exc:
