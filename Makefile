@@ -32,7 +32,7 @@ test: test-apt ## run every test, with the launcher and with the script
 
 bench: test-apt ## compare times, memory and system calls with those of runc and crun
 	@$(LOCKED) $(VENV)/.test-installed
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench --svg bench.svg --json bench.json
 
 lint: test-apt ## check style and types
 	@$(LOCKED) $(VENV)/.test-installed

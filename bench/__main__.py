@@ -76,7 +76,9 @@ def verdict(bundle: str, column: str, to_crun: float | None, to_runc: float | No
     limits = TARGETS.get((bundle, column))
     if limits is None:
         return ""
-    pairs = [(ratio, limit) for ratio, limit in zip((to_crun, to_runc), limits, strict=True) if limit]
+    pairs = [
+        (ratio, limit) for ratio, limit in zip((to_crun, to_runc), limits, strict=True) if limit
+    ]
     if any(ratio is None for ratio, _ in pairs):
         return "?"
     return "ok" if all(ratio <= limit for ratio, limit in pairs if ratio is not None) else "missed"

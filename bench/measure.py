@@ -86,9 +86,7 @@ def wait_gone(pid: int) -> None:
         time.sleep(0.005)
 
 
-def one_round(
-    peer: Peer, bundle: BenchBundle, measured: Callable[..., float]
-) -> dict[str, float]:
+def one_round(peer: Peer, bundle: BenchBundle, measured: Callable[..., float]) -> dict[str, float]:
     """Every verb once through ``measured`` (peer.timed or peer.peak_kib): a container that sleeps through
     create … delete, and one that runs true."""
     ident = f"bench-{peer.name}-{bundle.name}"
@@ -149,9 +147,7 @@ def smallest_memory_kib(peer: Peer, bundle: BenchBundle) -> int:
         bundle.write("/bin/true", memory_limit=middle * 1024)
         ident = f"bench-mem-{peer.name}"
         try:
-            ok = all(
-                peer.quiet("run", "--bundle", str(bundle.path), ident) == 0 for _ in range(2)
-            )
+            ok = all(peer.quiet("run", "--bundle", str(bundle.path), ident) == 0 for _ in range(2))
         finally:
             peer.quiet("delete", "--force", ident)
         if ok:

@@ -30,7 +30,9 @@ def chart(
     for step in range(5):
         value = highest * step / 4
         y = top + height - height * step / 4
-        out.append(f'<line x1="{left}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="#d0d7de"/>')
+        out.append(
+            f'<line x1="{left}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="#d0d7de"/>'
+        )
         out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.0f}</text>')
     for position, label in enumerate(groups):
         x = left + position * group + gap / 2
@@ -42,6 +44,8 @@ def chart(
                 f"<title>{escape(name)} {escape(label)}: {values[position]:.1f} {unit}</title></rect>"
             )
         middle = x + bar * len(series) / 2
-        out.append(f'<text x="{middle:.1f}" y="{top + height + 18}" text-anchor="middle">{escape(label)}</text>')
+        out.append(
+            f'<text x="{middle:.1f}" y="{top + height + 18}" text-anchor="middle">{escape(label)}</text>'
+        )
     out.append("</svg>")
     return "\n".join(out) + "\n"

@@ -109,7 +109,7 @@ enum plan_code {
 #define TARGET_EXISTS 0u /* TARGET_*: what ATTACH makes where the path is missing */
 #define TARGET_DIR 1u
 #define TARGET_FILE 2u
-#define TARGET_LIKE 3u /* a directory; the tree takes over the mode of one that is there */
+#define TARGET_LIKE 3u   /* a directory; the tree takes over the mode of one that is there */
 #define TARGET_PROCFS 4u /* a directory; the tree must be of a procfs (CVE-2019-16884) */
 
 #define PIVOT_ROOT 0u   /* pivot_root(".", "."), old root detached */
