@@ -67,6 +67,7 @@ class Engine:
         self.world = World(name, path, self.hybrid and runtime != "crun")
         self.env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         self._serial = 0
+        self.reported: set[str] = set()  # leaks: each fails one test
         self.used = False  # whether the test made containers that do not remove themselves
         try:
             make_image(self.world.path("/run"))
@@ -174,7 +175,9 @@ class Engine:
             ]
             found += [f"cgroup {p}" for p in self.world.groups() if not self.own_group(p)]
             found += [f"state {p}" for p in self.states()]
+            found = [leak for leak in found if leak not in self.reported]
             if not found or time.monotonic() > end:
+                self.reported.update(found)
                 return found
             time.sleep(0.05)
 
