@@ -78,6 +78,8 @@ def strerror(number: int) -> str:
     return text[:1].lower() + text[1:]
 
 
-def from_os(exc: OSError, what: str, *, pointer: str | None = None, hint: str | None = None) -> Error:
+def from_os(
+    exc: OSError, what: str, *, pointer: str | None = None, hint: str | None = None
+) -> Error:
     """``what: strerror`` for a failed system call; ``what`` says the call and its object."""
     return Error(f"{what}: {strerror(exc.errno or 0)}", pointer=pointer, hint=hint)
