@@ -107,6 +107,17 @@ def nothing_left(engine: Engine) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, None, None]:
+    """The last engine does not run on while other tests run."""
+    made = getattr(item, "funcargs", {}).get("engine")
+    yield
+    if made is not None and (nextitem is None or "engine" not in _params(nextitem)):
+        made.close()
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:

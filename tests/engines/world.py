@@ -103,6 +103,7 @@ class World:
         self.init = int(children)
         self.root = Path(f"/proc/{self.init}/root")
         self.logs: list[Path] = []
+        self.closed = False
         self.daemons: list[subprocess.Popen[bytes]] = []
 
     def path(self, inside: str) -> Path:
@@ -203,7 +204,13 @@ class World:
         return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
     def close(self) -> None:
-        """Kill every process of the world, which takes its mounts and devices along."""
+        """Kill every process of the world, which takes its mounts and devices along.
+
+        May be called again.  Raises RuntimeError when cgroups stay.
+        """
+        if self.closed:
+            return
+        self.closed = True
         if self.holder.poll() is None:
             os.kill(self.init, signal.SIGKILL)
         for daemon in self.daemons:
