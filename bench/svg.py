@@ -14,7 +14,7 @@ def chart(
     """Bars of ``series[name][i]`` for each ``groups[i]``; returns a whole SVG document."""
     bar, gap, height, left, top = 22, 26, 240, 48, 56
     group = bar * len(series) + gap
-    width = left + group * len(groups) + 20
+    width = left + group * len(groups) + 40
     highest = max((value for values in series.values() for value in values), default=1.0) or 1.0
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height + top + 40}" '
