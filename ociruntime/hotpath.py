@@ -71,6 +71,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.lifecycle_start",
     "ociruntime.lifecycle_sync",
     "ociruntime.log",
+    "ociruntime.paths",
     "ociruntime.plan",
     "ociruntime.plan.attribute",
     "ociruntime.plan.cgroup_mounts",

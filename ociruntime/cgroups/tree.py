@@ -7,7 +7,7 @@ from errno import EBUSY, EEXIST, ENOENT, ENOTEMPTY
 
 import _ocisys
 
-from ociruntime import errors
+from ociruntime import errors, paths
 from ociruntime.cgroups import files
 
 _DIR = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -21,14 +21,7 @@ def clean_path(path: str, *, what: str = "linux.cgroupsPath") -> str:
         raise errors.Error(
             f"{what}: control character in cgroup path", pointer="/linux/cgroupsPath"
         )
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if parts:
-                parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/" + "/".join(parts)
+    return paths.clean(path)
 
 
 def missing_parents(mount: str, path: str) -> int:

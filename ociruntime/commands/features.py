@@ -14,18 +14,11 @@ from typing import TYPE_CHECKING, Any
 import ociruntime
 from ociruntime.host import probe, seccomp
 from ociruntime.plan import mount_options, words
+from ociruntime.spec.checks import HOOK_KINDS
 
 if TYPE_CHECKING:
     from ociruntime.cli import Call
 
-HOOKS = (
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-)
 _FLAG_SINCE = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": (5, 19)
 }  # the others are older than what is needed
@@ -40,7 +33,7 @@ def document() -> dict[str, Any]:
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
-        "hooks": list(HOOKS),
+        "hooks": list(HOOK_KINDS),
         "mountOptions": mount_options.known_words(),
         "linux": {
             "namespaces": sorted(words.NAMESPACES),

@@ -5,9 +5,11 @@ Hot module. The order of a create plan is stated in docs/architecture.md.
 
 from __future__ import annotations
 
+from ociruntime.paths import clean
 from ociruntime.plan import devices, mounts, namespaces, ops, process, words
-from ociruntime.plan.context import Context, Options, bit_mask, clean, number_list, refuse
+from ociruntime.plan.context import Context, Options, bit_mask, number_list, refuse
 from ociruntime.plan.mount_options import MS_PRIVATE, MS_REC, MS_SLAVE, PROPAGATION, RDONLY
+from ociruntime.spec.sysctl import path_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -184,20 +186,13 @@ def _kernel_names(ctx: Context, spec: dict[str, Any], linux: dict[str, Any]) -> 
             ctx.call(f"/{key}", call, raw, len(raw))
     for key, value in (linux.get("sysctl") or {}).items():
         origin = "/linux/sysctl/" + key.replace("~", "~0").replace("/", "~1")
-        path = sysctl_path(key)
-        if ".." in path.split("/"):
-            raise refuse(f"sysctl {key!r} is not a name", pointer=origin)
+        try:
+            path = f"sys/{path_of(key)}"
+        except ValueError as exc:
+            raise refuse(f"sysctl {key!r}: {exc}", pointer=origin) from exc
         ctx.plan.add(
             origin, ops.WRITE, ctx.procfs, path, value, ops.WRITE_PROCFS | ops.WRITE_SKIP_SAME
         )
-
-
-def sysctl_path(key: str) -> str:
-    """File below /proc of a sysctl; the first separator tells which of ``.`` and ``/`` separates, sysctl.d(5)."""
-    dot, slash = key.find("."), key.find("/")
-    if dot >= 0 and (slash < 0 or dot < slash):
-        key = key.replace(".", "\0").replace("/", ".").replace("\0", "/")
-    return "sys/" + key
 
 
 def _memory_and_personality(ctx: Context, linux: dict[str, Any]) -> None:

@@ -137,20 +137,6 @@ def refuse(message: str, pointer: str, hint: str | None = None) -> errors.Error:
     )
 
 
-def clean(path: str) -> str:
-    """An absolute path without empty, ``.`` and ``..`` components; relative ones begin at ``/``."""
-    if "." not in path and "//" not in path and path[:1] == "/" and path[-1:] != "/":
-        return path
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if parts:
-                parts.pop()
-        elif part and part != ".":
-            parts.append(part)
-    return "/" + "/".join(parts)
-
-
 def mapped(container_id: int, mappings: list[dict[str, int]]) -> bool:
     """Whether an id inside has one outside."""
     return any(0 <= container_id - entry["containerID"] < entry["size"] for entry in mappings)

@@ -5,8 +5,9 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.paths import clean
 from ociruntime.plan import ops, words
-from ociruntime.plan.context import clean, refuse
+from ociruntime.plan.context import refuse
 from ociruntime.plan.mount_options import NODEV, NOEXEC, NOSUID, RDONLY
 
 TYPE_CHECKING = False

@@ -6,8 +6,9 @@ Hot module. Who opens a bind source: the parent when it is privileged (``plan.bi
 from __future__ import annotations
 
 from ociruntime import errors
+from ociruntime.paths import clean
 from ociruntime.plan import mount_options, ops, words
-from ociruntime.plan.context import clean, refuse
+from ociruntime.plan.context import refuse
 from ociruntime.plan.mount_options import ATIME_MASK, MS_PRIVATE, MS_REC, MS_SLAVE, RDONLY
 
 TYPE_CHECKING = False

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import _struct
 
+from ociruntime.paths import clean
 from ociruntime.plan import namespaces, ops, words
-from ociruntime.plan.context import clean, mapped, refuse
+from ociruntime.plan.context import mapped, refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.paths import clean
 from ociruntime.spec.checks_ids import mappings
 from ociruntime.spec.context import Context, shown
 
@@ -45,18 +46,6 @@ def check(spec: dict[str, Any], ctx: Context) -> None:
             or "ridmap" in options
         ):
             _idmap(mount, pointer, ctx)
-
-
-def clean(path: str) -> str:
-    """``path`` from the container's root, without ``.``, ``..`` and repeated slashes (no link is looked at)."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if parts:
-                parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/" + "/".join(parts)
 
 
 def _destination(mount: dict[str, Any], bind: bool, pointer: str, ctx: Context) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ociruntime import errors
-from ociruntime.plan import compile as compiler
 from ociruntime.plan import ops, words
+from ociruntime.spec import sysctl
 from tests.unit.plan.builders import calls, config, create, facts, found, position
 
 
@@ -24,7 +24,7 @@ from tests.unit.plan.builders import calls, config, create, facts, found, positi
     ],
 )
 def test_sysctl_names(key: str, path: str) -> None:
-    assert compiler.sysctl_path(key) == path
+    assert "sys/" + sysctl.path_of(key) == path
 
 
 def test_sysctl() -> None:
@@ -41,7 +41,7 @@ def test_sysctl() -> None:
 
 @pytest.mark.parametrize("key", ["kernel/../../etc", "a.//.b", "x/.."])
 def test_sysctl_stays_in_its_tree(key: str) -> None:
-    with pytest.raises(errors.Error, match="is not a name"):
+    with pytest.raises(errors.Error, match="relative component"):
         create(config(linux={"sysctl": {key: "1"}}))
 
 
@@ -133,6 +133,6 @@ def test_unknown_machine() -> None:
     [("/a/b", "/a/b"), ("a", "/a"), ("/..", "/"), ("", "/"), ("/a..b/.c", "/a..b/.c"), ("//", "/")],
 )
 def test_clean(path: str, expected: str) -> None:
-    from ociruntime.plan.context import clean
+    from ociruntime.paths import clean
 
     assert clean(path) == expected

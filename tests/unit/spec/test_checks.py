@@ -9,9 +9,9 @@ import pytest
 from pytest_subtests import SubTests
 
 from ociruntime import errors
+from ociruntime.paths import clean
 from ociruntime.spec import sysctl, validate
 from ociruntime.spec.checks import is_semver
-from ociruntime.spec.checks_mounts import clean
 from ociruntime.spec.context import number_list, shown
 from tests.unit.spec.cases import ACCEPTED, DATA, REFUSED, Change, changed
 
