@@ -157,10 +157,12 @@ def _bind(
     plan.add(origin, ops.ATTACH, tree, ctx.root, destination, target, resolve, ops.NONE)
 
 
-def set_attributes(ctx: Context, origin: str, tree: int, options: Options) -> None:
-    """SETATTR operations for a tree that init itself has cloned: it has the propagation of `/` already."""
+def set_attributes(
+    ctx: Context, origin: str, tree: int, options: Options, *, flags: bool = True
+) -> None:
+    """SETATTR operations for a tree that init itself has opened: it has the propagation of `/` already."""
     add_op = ctx.plan.add
-    if options.attr_set or options.attr_clr:
+    if flags and (options.attr_set or options.attr_clr):
         add_op(origin, ops.SETATTR, tree, options.attr_set, options.attr_clr, 0, 0, ops.NONE)
     if options.rec_set or options.rec_clr:
         add_op(
@@ -315,18 +317,5 @@ def _remount(ctx: Context, origin: str, destination: str, kind: str, options: Op
         ctx.call(origin, "mount", 0, ".", kind or 0, flags, data or 0, 0)
     tree = plan.slot()
     plan.add(origin, ops.OPEN, tree, ctx.root, destination, words.O_PATH, words.INSIDE, 0, 0)
-    if options.bind is not None and (options.attr_set or options.attr_clr):
-        plan.add(origin, ops.SETATTR, tree, options.attr_set, options.attr_clr, 0, 0, ops.NONE)
-    if options.rec_set or options.rec_clr:
-        plan.add(
-            origin,
-            ops.SETATTR,
-            tree,
-            options.rec_set,
-            options.rec_clr,
-            0,
-            words.AT_RECURSIVE,
-            ops.NONE,
-        )
-    for flag in options.propagation:
-        set_propagation(ctx, origin, tree, flag)
+    # Without `bind` mount(2) has changed the flags, with the file system's.
+    set_attributes(ctx, origin, tree, options, flags=options.bind is not None)
