@@ -38,6 +38,14 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def open_tree() -> None:
+    """For tests that run something of the source tree as an ordinary user; skips where no such user may go there."""
+    for folder in (REPOSITORY, *REPOSITORY.parents):
+        if not folder.stat().st_mode & 1:
+            pytest.skip(f"{folder} is closed to other users")
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The reference material beside the source tree (or $OCIRUNTIME_SHARED); skips if absent."""
     path = Path(os.environ.get("OCIRUNTIME_SHARED", REPOSITORY.parent / "shared"))

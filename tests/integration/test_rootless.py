@@ -29,7 +29,7 @@ def user_namespaces_work() -> bool:
 
 
 @pytest.fixture
-def ordinary(rt: Runtime, bundle: Bundle, place: Path) -> Iterator[Runtime]:
+def ordinary(open_tree: None, rt: Runtime, bundle: Bundle, place: Path) -> Iterator[Runtime]:
     """The runtime as an ordinary user calls it; the bundle is this user's."""
     if not user_namespaces_work():
         pytest.skip("this machine gives ordinary users no user namespaces")

@@ -145,7 +145,7 @@ def test_overlapping_maps_are_the_kernels_to_refuse() -> None:
 
 
 @pytest.fixture
-def as_nobody(tmp_path: Path) -> Any:
+def as_nobody(open_tree: None, tmp_path: Path) -> Any:
     """A command prefix: as nobody, with the given lines in /etc/subuid and /etc/subgid, in a mount namespace."""
     if not shutil.which("setpriv") or not shutil.which("unshare"):
         pytest.skip("no setpriv(1) or unshare(1)")

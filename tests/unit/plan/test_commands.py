@@ -90,7 +90,7 @@ class TestPlan:
         assert document["warnings"] == []
 
     @pytest.mark.root
-    def test_ordinary_user(self, bundle: Path) -> None:
+    def test_ordinary_user(self, open_tree: None, bundle: Path) -> None:
         readable = python("import cffi", user=65534, group=65534, extra_groups=[])
         if readable.returncode:
             pytest.skip("this interpreter cannot be read by an ordinary user")
