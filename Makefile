@@ -38,9 +38,9 @@ lint: test-apt ## check style and types
 	@$(LOCKED) $(VENV)/.test-installed
 	@$(PYTEST) -q tests/lint
 
-fuzz: test-apt ## fuzz the plan checker for FUZZ_SECONDS (600)
+fuzz: test-apt ## fuzz the plan checker and the JSON scanner for FUZZ_SECONDS (600)
 	@$(LOCKED) $(VENV)/.test-installed
-	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTEST) -q tests/native -k fuzz
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTEST) -q tests/native tests/unit/build -k fuzz
 
 venv: apt ## build, and install into .venv
 	@$(LOCKED) $(VENV)/.installed
