@@ -72,6 +72,11 @@ class ConfigError(Error):
         self.problems = list(problems)
 
 
+def pointer_step(name: str) -> str:
+    """A property name as one step of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
 def strerror(number: int) -> str:
     """strerror(3) in lower case, the form in which Go programs print it and engines search for it."""
     text = posix.strerror(number)

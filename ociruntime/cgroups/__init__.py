@@ -32,7 +32,7 @@ def manager(
     """Decide on the cgroup of a new container; makes nothing.
 
     ``kind``: ``cgroupfs``, ``systemd`` or ``disabled``. ``path``: linux.cgroupsPath or None. Absolute paths start at
-    the root of each hierarchy, relative ones as well, so one value always names one place (spec-matrix 7.1-7.4);
+    the root of each hierarchy, relative ones as well, so one value always names one place;
     absent: ``/<container_id>``, which for an ordinary user on v2 lies beside the caller's own cgroup.
     ``root`` and ``proc`` are for tests. Raises ``errors.Error`` for a path that cannot be used.
     """

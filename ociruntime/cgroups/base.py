@@ -56,7 +56,8 @@ class Manager:
         """Make the cgroup. One that holds processes or is frozen is refused.
 
         ``resources``: linux.resources, for the controllers to enable. ``delegate_uid``: host uid that gets the
-        cgroup (cgroup v2 with a cgroup namespace of its own and a writable mount only; spec-matrix 7.10-7.12).
+        cgroup (cgroup v2 with a cgroup namespace of its own and a writable mount only;
+        runtime-spec config-linux.md, "Cgroup ownership").
         """
         raise NotImplementedError
 
@@ -89,7 +90,7 @@ class Manager:
     def apply(self, resources: Mapping[str, Any] | None, *, update: bool = False) -> list[str]:
         """Write the limits of linux.resources; returns warnings about what has no effect.
 
-        ``update``: 0 and absent leave what is set, device rules are not touched (runc's ``update``, engines 1.17).
+        ``update``: 0 and absent leave what is set, device rules are not touched (runc's ``update``).
         """
         raise NotImplementedError
 

@@ -1,8 +1,8 @@
 """linux.resources → control files and values, for cgroup v1 and v2. Pure. Hot module.
 
 Spec: config-linux.md "Control groups"; kernel: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst. What cannot be
-expressed is an error, never dropped (spec-matrix 7.17); what no kernel we support does any more is a warning.
-In an update (runc's ``update``, engines 1.17) 0 and absent mean "leave".
+expressed is an error, never dropped; what no kernel we support does any more is a warning.
+In an update (runc's ``update``) 0 and absent mean "leave".
 
 ``read`` gives the current text of a control file of the container's own cgroup, None when there is no such file.
 """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ociruntime.cgroups.base import Target
 
 DELEGATE = "/sys/kernel/cgroup/delegate"
-# what the kernel's list has had from the beginning, for kernels without it (spec-matrix 7.11)
+# what the kernel's list has had from the beginning, for kernels without it
 _DELEGATE_DEFAULT = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 # controllers that a threaded cgroup can have
@@ -124,7 +124,7 @@ class V2Manager(Manager):
         for key in resources.get("unified") or {}:
             controller = key.partition(".")[0]
             if controller != "cgroup":
-                pointer = "/linux/resources/unified/" + key.replace("~", "~0").replace("/", "~1")
+                pointer = "/linux/resources/unified/" + errors.pointer_step(key)
                 out[controller] = pointer
         return out
 

@@ -5,6 +5,7 @@ Hot module. The order of a create plan is stated in docs/architecture.md.
 
 from __future__ import annotations
 
+from ociruntime.errors import pointer_step
 from ociruntime.paths import clean
 from ociruntime.plan import devices, mounts, namespaces, ops, process, words
 from ociruntime.plan.context import Context, Options, bit_mask, number_list, refuse
@@ -185,7 +186,7 @@ def _kernel_names(ctx: Context, spec: dict[str, Any], linux: dict[str, Any]) -> 
             raw = name.encode("utf-8", "surrogateescape")
             ctx.call(f"/{key}", call, raw, len(raw))
     for key, value in (linux.get("sysctl") or {}).items():
-        origin = "/linux/sysctl/" + key.replace("~", "~0").replace("/", "~1")
+        origin = "/linux/sysctl/" + pointer_step(key)
         try:
             path = f"sys/{path_of(key)}"
         except ValueError as exc:

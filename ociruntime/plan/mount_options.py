@@ -1,4 +1,4 @@
-"""Mount options: every word of spec-matrix section 5 and what it sets or clears.
+"""Mount options: every word of runtime-spec config.md, "Linux mount options", and what it sets or clears.
 
 Hot module. Words act in order, later ones win; unknown words are data for the file system.
 Sources: runtime-spec config.md "Linux mount options", mount(8), mount_setattr(2).

@@ -8,8 +8,9 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.errors import pointer_step
 from ociruntime.spec import checks_ids, checks_linux, checks_mounts, checks_process, checks_seccomp
-from ociruntime.spec.context import Context, shown, step
+from ociruntime.spec.context import Context, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ HOOK_KINDS = (
 def annotation_names(spec: dict[str, Any], ctx: Context) -> None:
     """config.md, "Annotations": keys are not empty."""
     if "" in (spec.get("annotations") or ()):
-        ctx.error("annotation-key", f"/annotations/{step('')}", "empty annotation name")
+        ctx.error("annotation-key", f"/annotations/{pointer_step('')}", "empty annotation name")
 
 
 CHECKS: tuple[Callable[[dict[str, Any], Context], None], ...] = (

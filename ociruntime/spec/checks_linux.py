@@ -5,8 +5,9 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime.errors import pointer_step
 from ociruntime.spec import sysctl
-from ociruntime.spec.context import Context, number_list, shown, step
+from ociruntime.spec.context import Context, number_list, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def net_devices(spec: dict[str, Any], ctx: Context) -> None:
         )
     names: dict[str, str] = {}
     for name, device in wanted.items():
-        pointer = f"/linux/netDevices/{step(name)}"
+        pointer = f"/linux/netDevices/{pointer_step(name)}"
         if not _is_interface(name):
             ctx.error(
                 "net-device", pointer, f"not the name of a network device (got {shown(name)})"
@@ -177,14 +178,14 @@ def check_resources(found: dict[str, Any], pointer: str, ctx: Context) -> None:
         if "hcaHandles" not in limits and "hcaObjects" not in limits:
             ctx.error(
                 "rdma-limits",
-                f"{pointer}/rdma/{step(name)}",
+                f"{pointer}/rdma/{pointer_step(name)}",
                 "expected hcaHandles, hcaObjects or both",
             )
     for name in found.get("unified") or ():
         if not name or "/" in name or name in (".", ".."):
             ctx.error(
                 "unified-name",
-                f"{pointer}/unified/{step(name)}",
+                f"{pointer}/unified/{pointer_step(name)}",
                 f"not the name of a cgroup file (got {shown(name)})",
             )
 
@@ -216,7 +217,7 @@ def _device_rule(rule: dict[str, Any], pointer: str, ctx: Context) -> None:
 def sysctls(spec: dict[str, Any], ctx: Context) -> None:
     """Section "Sysctl": only what belongs to a namespace of the container, one parameter per entry (CVE-2022-0811)."""
     for name, value in (ctx.linux.get("sysctl") or {}).items():
-        pointer = f"/linux/sysctl/{step(name)}"
+        pointer = f"/linux/sysctl/{pointer_step(name)}"
         try:
             path = sysctl.path_of(name)
         except ValueError as exc:

@@ -59,11 +59,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def step(name: str) -> str:
-    """A property name as one step of a JSON pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
-
-
 def number_list(text: str) -> list[tuple[int, int]] | None:
     """The ranges of a list such as ``0-3,7`` (cpuset(7), "List format"); None when it is malformed.
 

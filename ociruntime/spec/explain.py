@@ -20,13 +20,14 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.protocols import Validator
 
 from ociruntime import errors
+from ociruntime.errors import pointer_step
 from ociruntime.spec.checks import CHECKS
 from ociruntime.spec.checks_linux import check_resources
 from ociruntime.spec.checks_process import check_process
 from ociruntime.spec.compile_schema import ROOTS
 from ociruntime.spec.context import Context, Problem, shown
 from ociruntime.spec.json_reader import loads
-from ociruntime.spec.locate import Places, escape, steps
+from ociruntime.spec.locate import Places, steps
 from ociruntime.spec.schema_files import schema
 
 SCHEMAS = {
@@ -150,7 +151,7 @@ class _Part:
         known, others = node.get("properties", {}), node.get("additionalProperties", {})
         result = dict(self.FILLED.get(pointer, {}))
         for name, item in value.items():
-            step = f"/{escape(name)}"
+            step = f"/{pointer_step(name)}"
             sound = self.of(item, known.get(name, others), pointer + step, place + step)
             if sound is not None:
                 result[name] = sound
@@ -170,7 +171,7 @@ class _Part:
 
 def _problem(error: ValidationError) -> Problem:
     """An error of jsonschema in our words."""
-    pointer = "".join(f"/{escape(str(step))}" for step in error.absolute_path)
+    pointer = "".join(f"/{pointer_step(str(step))}" for step in error.absolute_path)
     node: Any = error.schema
     value: Any = error.instance
     keyword = str(error.validator)
@@ -183,7 +184,7 @@ def _problem(error: ValidationError) -> Problem:
         near = _near(name, [key for key in value if key not in node["properties"]])
         return Problem(
             "schema",
-            f"{pointer}/{escape(name)}",
+            f"{pointer}/{pointer_step(name)}",
             "missing" + (f", expected {expected}" if expected else ""),
             f'did you mean "{name}" by "{near}"?' if near else None,
         )
@@ -267,7 +268,7 @@ def _unknown(value: Any, node: dict[str, Any], pointer: str) -> Iterator[tuple[s
     elif isinstance(value, dict):
         known = node.get("properties")
         for name, item in value.items():
-            below = f"{pointer}/{escape(name)}"
+            below = f"{pointer}/{pointer_step(name)}"
             if known is None:
                 yield from _unknown(item, node.get("additionalProperties", {}), below)
             elif name in known:

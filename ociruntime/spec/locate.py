@@ -6,6 +6,7 @@ that the launcher's core phase lacks, so that a kernel error of the running ``cr
 
 from __future__ import annotations
 
+from ociruntime.errors import pointer_step
 from ociruntime.spec.json_reader import MAX_DEPTH, MAX_DIGITS
 
 _SPACE = b" \t\n\r"
@@ -58,11 +59,6 @@ class Places:
     def column(self, pointer: str) -> int:
         offset = self.offset(pointer)
         return offset - self._data.rfind(b"\n", 0, offset)
-
-
-def escape(name: str) -> str:
-    """A property name as one step of a JSON pointer."""
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 def steps(pointer: str) -> list[str]:
@@ -147,7 +143,7 @@ class _Scanner:
             if self.peek() != 0x3A:
                 raise _Malformed('expected ":" after the name', self.at)
             self.at += 1
-            below = f"{pointer}/{escape(name)}"
+            below = f"{pointer}/{pointer_step(name)}"
             self.positions.setdefault(below, where)
             self.value(below, depth)
             if name in names:

@@ -339,7 +339,7 @@ def test_notify_ends_when_the_container_does(
 def test_profiles_that_differ_only_in_errno_are_not_mixed_up(
     rt: Runtime, make_bundle: MakeBundle
 ) -> None:
-    """crun's cache key once left errnoRet out (spec-matrix 14.1)."""
+    """crun's cache key once left errnoRet out."""
     outcomes = []
     for code in (1, 38, 99, 1):
         bundle = make_bundle()

@@ -6,7 +6,8 @@ import json
 
 from pytest_subtests import SubTests
 
-from ociruntime.spec.locate import Places, dotted, escape, line_of, positions, steps, syntax_error
+from ociruntime.errors import pointer_step
+from ociruntime.spec.locate import Places, dotted, line_of, positions, steps, syntax_error
 from tests.unit.spec.cases import DATA
 
 TEXT = b"""{
@@ -69,7 +70,7 @@ def test_every_value_has_a_place(subtests: SubTests) -> None:
                     else ()
                 )
                 for key, child in children:
-                    pointers.append(f"{at}/{escape(str(key))}")
+                    pointers.append(f"{at}/{pointer_step(str(key))}")
                     stack.append((pointers[-1], child))
             assert sorted(found) == sorted(pointers)
 
@@ -100,4 +101,4 @@ def test_dotted(subtests: SubTests) -> None:
 
 def test_steps_undo_escape() -> None:
     for name in ("", "a/b", "~1", "~", "x~0/"):
-        assert steps("/" + escape(name)) == [name]
+        assert steps("/" + pointer_step(name)) == [name]
