@@ -39,8 +39,10 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.commands.create",
     "ociruntime.commands.delete",
     "ociruntime.commands.exec",
+    "ociruntime.commands.features",
     "ociruntime.commands.kill",
     "ociruntime.commands.pause",
+    "ociruntime.commands.ps",
     "ociruntime.commands.resume",
     "ociruntime.commands.run",
     "ociruntime.commands.start",
@@ -103,7 +105,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.spec.validate",
     "ociruntime.state",
 )
-"""What the launcher holds: every module that create, start, state, kill, delete, run, exec, pause and resume import.
+"""What the launcher holds: every module that the verbs of cli.HOT_VERBS import.
 
 Each must do without what the core phase lacks, and without `os`, which costs 1.1 ms there; tests/lint checks them.
 """

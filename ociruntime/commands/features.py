@@ -1,22 +1,23 @@
 """`features`: what this runtime can do, as the features structure of the runtime-spec.
 
-Cold: runs in the full interpreter. Every list comes from the table that the code itself uses.
+Hot module: dockerd and containerd ask at their start. Every list comes from the table that the code itself uses.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import sys
-from typing import TYPE_CHECKING, Any
+import posix
 
 import ociruntime
+from ociruntime import log
 from ociruntime.host import probe, seccomp
 from ociruntime.plan import mount_options, words
+from ociruntime.spec import json_reader
 from ociruntime.spec.checks import HOOK_KINDS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ociruntime.cli import Call
 
 _FLAG_SINCE = {
@@ -54,9 +55,7 @@ def document() -> dict[str, Any]:
                 "flags": list(words.MEMORY_FLAGS),
             },
             "mountExtensions": {"idmap": {"enabled": True}},
-            "netDevices": {
-                "enabled": importlib.util.find_spec("ociruntime.host.netdev") is not None
-            },
+            "netDevices": {"enabled": True},
         },
         "annotations": annotations,
     }
@@ -77,7 +76,7 @@ def _seccomp(library: str) -> dict[str, Any]:
         return {"enabled": False}
     from ociruntime.host import seccomp_compile
 
-    kernel = probe.kernel_version(os.uname().release)
+    kernel = probe.kernel_version(posix.uname().release)
     return {
         "enabled": True,
         "actions": list(seccomp_compile.ACTIONS),
@@ -92,6 +91,5 @@ def _seccomp(library: str) -> dict[str, Any]:
 
 def run(call: Call) -> int:
     """Print the structure, and nothing but it."""
-    sys.stdout.write(json.dumps(document(), indent=4) + "\n")
-    sys.stdout.flush()
+    log.out(json_reader.dumps(document(), 4) + "\n")
     return 0

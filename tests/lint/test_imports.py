@@ -28,12 +28,13 @@ COLD = {
     ("ociruntime.cgroups.v1", "ociruntime.cgroups.stats"),
     ("ociruntime.cgroups.v2", "ociruntime.cgroups.stats"),
     ("ociruntime.cli", "ociruntime.cli_help"),
+    ("ociruntime.commands.ps", "ociruntime.commands.ps_table"),
     ("ociruntime.spec.json_reader", "ociruntime.spec.json_fallback"),
     ("ociruntime.spec.validate", "ociruntime.spec.explain"),
 }
 """Modules that a hot one imports when it is in the full interpreter: (importer, imported)."""
 
-SUBPROCESS = {"ociruntime.commands.ps", "ociruntime.demo"}
+SUBPROCESS = {"ociruntime.commands.ps_table", "ociruntime.demo"}
 """The modules, with all below them, that may run programs through subprocess."""
 
 

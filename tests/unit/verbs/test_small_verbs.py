@@ -8,7 +8,7 @@ import pytest
 from pytest_subtests import SubTests
 
 from ociruntime import cli, cli_options, errors, lifecycle_exec
-from ociruntime.commands import events, ps, update
+from ociruntime.commands import events, ps_table, update
 
 OWN: dict[str, Any] = {
     "terminal": True,
@@ -176,13 +176,13 @@ root          34       1 x
 
 
 def test_ps_keeps_the_containers_lines() -> None:
-    assert ps.select(PS, [12, 34]).splitlines() == [PS.splitlines()[i] for i in (0, 1, 3)]
-    assert ps.select(PS, []) == PS.splitlines()[0] + "\n"
+    assert ps_table.select(PS, [12, 34]).splitlines() == [PS.splitlines()[i] for i in (0, 1, 3)]
+    assert ps_table.select(PS, []) == PS.splitlines()[0] + "\n"
 
 
 def test_ps_needs_a_pid_column() -> None:
     with pytest.raises(errors.Error, match="couldn't find PID field"):
-        ps.select("COMMAND\nx\n", [1])
+        ps_table.select("COMMAND\nx\n", [1])
 
 
 def test_intervals(subtests: SubTests) -> None:
