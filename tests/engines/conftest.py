@@ -11,24 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.engines.engines import BUSYBOX, OURS, Containerd, Docker, Engine, Podman, UserPodman
+from tests.engines.drivers import BUSYBOX, DRIVERS, OURS, Engine
 from tests.integration.harness import runtime_path
 
-KINDS: dict[str, type[Engine]] = {
-    "podman": Podman,
-    "user-podman": UserPodman,
-    "docker": Docker,
-    "ctr": Containerd,
-}
-# Each engine with the runtime under test and with its peers, the control.
-PEERS = {
-    "podman": ("runc", "crun"),
-    "user-podman": ("runc",),
-    "docker": ("runc",),
-    "ctr": ("runc",),
-}
-# What `engine` stands for where a test does not say which: the two speak nearly one language.
-COMMON = ("podman", "user-podman", "docker")
+# What `engine` stands for where a test does not say which: they speak nearly one language.
+COMMON = tuple(kind for kind, driver in DRIVERS.items() if driver.common)
 NEEDS = ("unshare", "nsenter", "setpriv", "tini", "ip")
 _serial = itertools.count(1)
 
@@ -44,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     pairs = [
         (kind, runtime)
         for kind in (marker.args if marker else COMMON)
-        for runtime in (OURS, *PEERS[kind])
+        for runtime in (OURS, *DRIVERS[kind].peers)
     ]
     ids = [f"{kind}-{runtime}" for kind, runtime in pairs]
     metafunc.parametrize("engine", pairs, ids=ids, indirect=True, scope="session")
@@ -69,7 +56,7 @@ def _missing(kind: str, runtime: str) -> str:
     """What of this machine keeps the engine from running; empty if nothing does."""
     if os.geteuid() != 0:
         return "needs root"
-    tools = [*NEEDS, KINDS[kind].command[0], *([runtime] if runtime != OURS else [])]
+    tools = [*NEEDS, DRIVERS[kind].command[0], *([runtime] if runtime != OURS else [])]
     absent = [tool for tool in tools if shutil.which(tool) is None]
     absent += [] if BUSYBOX.exists() else ["busybox-static"]
     if runtime == OURS and runtime_path() is None:
@@ -85,7 +72,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
         pytest.skip(reason)
     path = shutil.which(runtime) if runtime != OURS else runtime_path()
     assert path is not None
-    made = KINDS[kind](f"engines{os.getpid()}x{next(_serial)}", runtime, Path(path).absolute())
+    made = DRIVERS[kind](f"engines{os.getpid()}x{next(_serial)}", runtime, Path(path).absolute())
     try:
         yield made
     finally:

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from conformance.kit import poll
-from tests.engines.engines import Containerd
+from tests.engines.drivers import Containerd
 
 pytestmark = [pytest.mark.root, pytest.mark.engines("ctr")]
 FOREVER = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")

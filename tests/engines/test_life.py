@@ -10,7 +10,7 @@ import pytest
 from pytest_subtests import SubTests
 
 from conformance.kit import poll
-from tests.engines.engines import IMAGE, Engine
+from tests.engines.drivers import IMAGE, Engine
 
 pytestmark = pytest.mark.root
 LIMITED = pytest.mark.engines("podman", "docker")  # a user has no freezer on v1

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.engines.engines import IMAGE, Engine
+from tests.engines.drivers import IMAGE, Engine
 
 pytestmark = pytest.mark.root
 LIMITED = pytest.mark.engines("podman", "docker")  # a user has no cgroup on v1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.engines import IMAGE, Docker, Engine, Podman
+from tests.engines.drivers import IMAGE, Docker, Engine, Podman
 
 pytestmark = pytest.mark.root
 DOCKERFILE = """

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.engines.engines import IMAGE, Engine
+from tests.engines.drivers import IMAGE, Engine
 
 pytestmark = pytest.mark.root
 

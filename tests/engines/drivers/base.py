@@ -1,4 +1,4 @@
-"""The engines under test: how each is started in a world and called."""
+"""What all engines have in common: a world, an image, a command line, and what they may leave behind."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from conformance.kit import Result, build_testprog, poll
 from tests.engines.terminal import Terminal
-from tests.engines.world import PATH, USER_HOME, USER_ID, World
+from tests.engines.world import PATH, World
 
-__all__ = ["IMAGE", "OURS", "Containerd", "Docker", "Engine", "Podman", "UserPodman", "make_image"]
+__all__ = ["BUSYBOX", "IMAGE", "LIMITS", "OURS", "ROOTFS", "Engine", "make_image"]
 
 OURS = "ociruntime"
 IMAGE = "busybox"
@@ -53,10 +53,16 @@ class Engine:
     """An engine in a world of its own.
 
     Attributes:
+        kind: its name in the ids of tests and in `pytest.mark.engines`.
+        peers: the runtimes that are the control.
+        common: whether a test that names no engine runs on it: it speaks `run`, `exec`, `rm` … as docker does.
         runtime: what the engine calls the runtime.
         exec_codes: exit statuses of `exec` for a program that is missing, or no program.
     """
 
+    kind: ClassVar[str] = ""
+    peers: ClassVar[tuple[str, ...]] = ("runc",)
+    common: ClassVar[bool] = False
     command: tuple[str, ...] = ()
     user = False
     hybrid = True
@@ -198,170 +204,3 @@ class Engine:
 
     def close(self) -> None:
         self.world.close()
-
-
-class Podman(Engine):
-    """podman as root."""
-
-    command: tuple[str, ...] = ("podman",)
-    home = "/root"
-
-    def start(self) -> None:
-        runtimes = {
-            OURS: str(self.world.runtime),
-            "runc": "/usr/sbin/runc",
-            "crun": "/usr/bin/crun",
-        }
-        lines = ["[containers]", f"default_ulimits = {json.dumps(LIMITS)}", "[engine]"]
-        lines += [f'runtime = "{self.runtime}"', 'cgroup_manager = "cgroupfs"']
-        lines += ['events_logger = "file"', f'runtime_supports_json = ["runc", "crun", "{OURS}"]']
-        lines += [f'runtime_supports_nocgroup = ["crun", "{OURS}"]', "[engine.runtimes]"]
-        lines += [f'{name} = ["{path}"]' for name, path in runtimes.items()]
-        lines += ["[network]", 'network_backend = "netavark"']
-        lines += ['network_config_dir = "/run/networks"'] if not self.user else []
-        self.world.path("/run/containers.conf").write_text("\n".join(lines) + "\n")
-        self.env["CONTAINERS_CONF"] = "/run/containers.conf"
-        self.env["HOME"] = self.home
-
-    def tidy(self) -> None:
-        # With each runtime it may meet its own clean-up after the end of a container: "shm: busy".
-        command = ("rm", "--force", "--all", "--time", "0")
-        poll(lambda: self.call(*command).code == 0, "podman cannot remove its containers")
-
-    def run_flags(self) -> list[str]:
-        return ["--cgroup-parent", f"/{self.world.name}", "--network", "none"]
-
-
-class UserPodman(Podman):
-    """podman as an ordinary user."""
-
-    user = True
-    home = USER_HOME
-
-    def start(self) -> None:
-        super().start()
-        self.env["XDG_RUNTIME_DIR"] = f"/run/user/{USER_ID}"
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.call("run", "--rm", *self.run_flags(), IMAGE, "true").ok()  # leaves the pause process
-
-    def run_flags(self) -> list[str]:
-        return ["--network", "none"]
-
-
-class Containerd(Engine):
-    """ctr, with containerd alone; the runtime is the `runc` of the shim's PATH."""
-
-    command: tuple[str, ...] = ("ctr", "--address", "/run/containerd.sock")
-    socket = "/run/containerd.sock"
-    state_patterns = ("containerd/runc/*/[!.]*",)
-
-    def start(self) -> None:
-        disabled = [f'"io.containerd.snapshotter.v1.{n}"' for n in ("btrfs", "zfs", "devmapper")]
-        lines = ["version = 2", 'root = "/run/containerd-root"', 'state = "/run/containerd-state"']
-        lines += [f'disabled_plugins = ["io.containerd.grpc.v1.cri", {", ".join(disabled)}]']
-        lines += ["[grpc]", f'address = "{self.socket}"']
-        lines += ['[plugins."io.containerd.internal.v1.opt"]', 'path = "/run/containerd-opt"']
-        self.world.path("/run/containerd.toml").write_text("\n".join(lines) + "\n")
-        if self.runtime == "runc":  # the control
-            link = self.world.path("/run/bin/runc")
-            link.unlink()
-            link.symlink_to("/usr/sbin/runc")
-        self.world.daemon(
-            *("containerd", "--config", "/run/containerd.toml"),
-            log="/run/containerd.log",
-            ready=lambda: self.world.path(self.socket).exists(),
-            env=self.env,
-        )
-
-    def prepare(self) -> None:
-        """`ctr run --rootfs` needs no image."""
-
-    def task_args(self, flags: Sequence[str], name: str, command: Sequence[str]) -> list[str]:
-        """`run` of a task on the image's directory."""
-        group = f"/{self.world.name}/{name}"
-        path = "PATH=/bin"  # without an image there is none
-        return ["run", "--cgroup", group, "--env", path, *flags, "--rootfs", ROOTFS, name, *command]
-
-    def task(self, *command: str, flags: Sequence[str] = (), stdin: bytes | None = None) -> Result:
-        """`run --rm` in the foreground."""
-        return self.call(*self.task_args(("--rm", *flags), self.new_name(), command), stdin=stdin)
-
-    def background(self, *command: str, flags: Sequence[str] = ()) -> str:
-        """`run --detach` of a task under a new name, which is returned."""
-        name = self.new_name()
-        self.call(*self.task_args(("--detach", "--null-io", *flags), name, command)).ok()
-        return name
-
-    def task_status(self, name: str) -> str:
-        """RUNNING, STOPPED, PAUSED …; empty for an unknown task."""
-        for line in self.call("tasks", "ls").ok().out.splitlines():
-            if line.split()[0] == name:
-                return line.split()[-1]
-        return ""
-
-    def version(self) -> str:
-        return self.world.call("containerd", "--version").ok().out.strip()
-
-    def tidy(self) -> None:
-        for name in self.call("tasks", "ls", "--quiet").ok().out.split():
-            self.call("tasks", "delete", "--force", name)
-        for name in self.call("containers", "ls", "--quiet").ok().out.split():
-            self.call("containers", "delete", name).ok()
-
-    def own_group(self, path: Path) -> bool:
-        return False
-
-
-class Docker(Containerd):
-    """dockerd on a containerd of its own; the runtime is its default one."""
-
-    command: tuple[str, ...] = ("docker", "--host", "unix:///run/docker.sock")
-    exec_codes = (126, 126)  # 20.10
-    state_patterns = ("docker-exec/runtime-*/*/[!.]*",)
-
-    def start(self) -> None:
-        super().start()
-        path = "/usr/sbin/runc" if self.runtime == "runc" else str(self.world.runtime)
-        config = {
-            "containerd": self.socket,
-            "hosts": ["unix:///run/docker.sock"],
-            "data-root": "/run/docker-data",
-            "exec-root": "/run/docker-exec",
-            "pidfile": "/run/docker.pid",
-            "runtimes": {"chosen": {"path": path}},
-            "default-runtime": "chosen",
-            "cgroup-parent": f"/{self.world.name}",
-            "live-restore": True,
-            "default-ulimits": {
-                limit.partition("=")[0]: {
-                    "Name": limit.partition("=")[0],
-                    "Hard": 1024,
-                    "Soft": 1024,
-                }
-                for limit in LIMITS
-            },
-        }
-        self.world.path("/run/docker.json").write_text(json.dumps(config))
-        self.start_daemon()
-
-    def start_daemon(self) -> None:
-        self.daemon = self.world.daemon(
-            *("dockerd", "--config-file", "/run/docker.json"),
-            log="/run/dockerd.log",
-            ready=lambda: self.call("version").code == 0,
-            env=self.env,
-        )
-
-    def prepare(self) -> None:
-        Engine.prepare(self)
-
-    def tidy(self) -> None:
-        Engine.tidy(self)
-
-    def version(self) -> str:
-        return Engine.version(self)
-
-    def run_flags(self) -> list[str]:
-        return ["--network", "none"]

@@ -1,0 +1,66 @@
+"""podman, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import json
+
+from conformance.kit import poll
+from tests.engines.drivers.base import IMAGE, LIMITS, OURS, Engine
+from tests.engines.world import USER_HOME, USER_ID
+
+__all__ = ["Podman", "UserPodman"]
+
+
+class Podman(Engine):
+    """podman as root."""
+
+    kind = "podman"
+    peers = ("runc", "crun")
+    common = True
+    command: tuple[str, ...] = ("podman",)
+    home = "/root"
+
+    def start(self) -> None:
+        runtimes = {
+            OURS: str(self.world.runtime),
+            "runc": "/usr/sbin/runc",
+            "crun": "/usr/bin/crun",
+        }
+        lines = ["[containers]", f"default_ulimits = {json.dumps(LIMITS)}", "[engine]"]
+        lines += [f'runtime = "{self.runtime}"', 'cgroup_manager = "cgroupfs"']
+        lines += ['events_logger = "file"', f'runtime_supports_json = ["runc", "crun", "{OURS}"]']
+        lines += [f'runtime_supports_nocgroup = ["crun", "{OURS}"]', "[engine.runtimes]"]
+        lines += [f'{name} = ["{path}"]' for name, path in runtimes.items()]
+        lines += ["[network]", 'network_backend = "netavark"']
+        lines += ['network_config_dir = "/run/networks"'] if not self.user else []
+        self.world.path("/run/containers.conf").write_text("\n".join(lines) + "\n")
+        self.env["CONTAINERS_CONF"] = "/run/containers.conf"
+        self.env["HOME"] = self.home
+
+    def tidy(self) -> None:
+        # With each runtime it may meet its own clean-up after the end of a container: "shm: busy".
+        command = ("rm", "--force", "--all", "--time", "0")
+        poll(lambda: self.call(*command).code == 0, "podman cannot remove its containers")
+
+    def run_flags(self) -> list[str]:
+        return ["--cgroup-parent", f"/{self.world.name}", "--network", "none"]
+
+
+class UserPodman(Podman):
+    """podman as an ordinary user."""
+
+    kind = "user-podman"
+    peers = ("runc",)
+    user = True
+    home = USER_HOME
+
+    def start(self) -> None:
+        super().start()
+        self.env["XDG_RUNTIME_DIR"] = f"/run/user/{USER_ID}"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.call("run", "--rm", *self.run_flags(), IMAGE, "true").ok()  # leaves the pause process
+
+    def run_flags(self) -> list[str]:
+        return ["--network", "none"]
