@@ -1,4 +1,4 @@
-"""Compare ociruntime with runc and crun: python -m bench [--rounds 30] [--cpu 1] [--json F] [--svg F].
+"""Compare ociruntime with runc and crun: python -m bench [--only asked] [--rounds 30] [--cpu 1] [--json F] [--svg F].
 
 Whole commands, interleaved in one run (the order turns from round to round), minima and medians. Absolute times move
 with the machine; quote the ratios.
@@ -17,12 +17,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import measure, svg
+from bench import measure, paths, svg
 from bench.bundles import BenchBundle
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COLUMNS = (*measure.STEPS, "create+start+delete")
 UNIFIED = "/sys/fs/cgroup/unified"
+PARTS = ("verbs", "asked", "extras")
 
 # The first bar: (bundle, column) → highest ratio to (crun, runc) of the minima; None where there is none.
 TARGETS: dict[tuple[str, str], tuple[float | None, float | None]] = {
@@ -71,17 +72,14 @@ def collect(peers: list[measure.Peer], bundles: list[BenchBundle], rounds: int) 
     return table
 
 
-def verdict(bundle: str, column: str, to_crun: float | None, to_runc: float | None) -> str:
-    """``ok``, ``missed`` or nothing, by the list of targets."""
-    limits = TARGETS.get((bundle, column))
-    if limits is None:
+def verdict(
+    limits: tuple[float | None, float | None], ratios: tuple[float | None, float | None]
+) -> str:
+    """``ok``, ``missed``, or nothing where there is no bar or no peer."""
+    pairs = [(ratio, limit) for ratio, limit in zip(ratios, limits, strict=True) if limit and ratio]
+    if not pairs:
         return ""
-    pairs = [
-        (ratio, limit) for ratio, limit in zip((to_crun, to_runc), limits, strict=True) if limit
-    ]
-    if any(ratio is None for ratio, _ in pairs):
-        return "?"
-    return "ok" if all(ratio <= limit for ratio, limit in pairs if ratio is not None) else "missed"
+    return "ok" if all(ratio <= limit for ratio, limit in pairs) else "missed"
 
 
 def report(table: Table, names: list[str], rounds: int) -> str:
@@ -102,7 +100,8 @@ def report(table: Table, names: list[str], rounds: int) -> str:
                 for peer in ("crun", "runc")
             }
             texts = ["–" if ratio is None else f"{ratio:.2f}" for ratio in ratios.values()]
-            judged = verdict(bundle, column, ratios["crun"], ratios["runc"])
+            limits = TARGETS.get((bundle, column), (None, None))
+            judged = verdict(limits, (ratios["crun"], ratios["runc"]))
             out.append(f"| {column} | " + " | ".join([*cells, *texts, judged]) + " |")
     return "\n".join(out)
 
@@ -128,6 +127,12 @@ def extras(peers: list[measure.Peer], bundle: BenchBundle) -> tuple[str, Any]:
     return "\n".join(out), rows
 
 
+def plot(rows: dict[str, dict[str, list[float]]]) -> str:
+    """The minima of one bundle as an SVG."""
+    series = {name: [min(times[column]) for column in COLUMNS] for name, times in rows.items()}
+    return svg.chart("default bundle: minimum of whole commands, ms", COLUMNS, series)
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -135,7 +140,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cpu", type=int, help="pin everything to this processor")
     parser.add_argument("--runtime", default=str(REPOSITORY / ".venv" / "bin" / "ociruntime"))
     parser.add_argument("--peers", default="runc,crun", help="comma-separated names on PATH")
-    parser.add_argument("--no-extras", action="store_true", help="times only")
+    parser.add_argument("--only", choices=PARTS, action="append", help="one table; repeatable")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     parser.add_argument("--svg", type=Path, help="write a plot of the default bundle to this file")
     return parser.parse_args(argv)
@@ -151,34 +156,36 @@ def main(argv: list[str]) -> int:
         os.sched_setaffinity(0, {options.cpu})
     scratch = Path(tempfile.mkdtemp(prefix="ociruntime-bench-"))
     try:
-        paths = {"ociruntime": options.runtime}
+        commands = {"ociruntime": options.runtime}
         for name in options.peers.split(","):
             found = shutil.which(name) if name else None
             if found:
-                paths[name] = found
+                commands[name] = found
             elif name:
                 print(f"bench: {name} is not installed, left out", file=sys.stderr)
-        peers = [measure.Peer(name, path, scratch / f"root-{name}") for name, path in paths.items()]
+        peers = [
+            measure.Peer(name, path, scratch / f"root-{name}") for name, path in commands.items()
+        ]
         bundles = [BenchBundle(name, scratch) for name in ("default", "docker")]
-        table = collect(peers, bundles, options.rounds)
+        parts = options.only or PARTS
         for peer in peers:
             first = subprocess.check_output([peer.path, "--version"], text=True).splitlines()
-            print(f"{peer.name}: {', '.join(first[:4])}")
-        print(report(table, list(paths), options.rounds))
-        more: Any = {}
-        if not options.no_extras:
-            text, more = extras(peers, bundles[0])
+            print(f"{peer.name}: {', '.join(first[:4])}", flush=True)
+        figures: dict[str, Any] = {}
+        if "verbs" in parts:
+            table = figures["times_ms"] = collect(peers, bundles, options.rounds)
+            print(report(table, list(commands), options.rounds), flush=True)
+            if options.svg:
+                options.svg.write_text(plot(table["default"]))
+        if "asked" in parts:
+            asked = paths.collect(peers, bundles[1], scratch, options.rounds)
+            figures["asked_ms"] = asked
+            print(paths.report(asked, options.rounds, verdict), flush=True)
+        if "extras" in parts:
+            text, figures["extras"] = extras(peers, bundles[0])
             print(text)
         if options.json:
-            options.json.write_text(json.dumps({"times_ms": table, "extras": more}, indent=1))
-        if options.svg:
-            series = {
-                name: [min(rows[column]) for column in COLUMNS]
-                for name, rows in table["default"].items()
-            }
-            options.svg.write_text(
-                svg.chart("default bundle: minimum of whole commands, ms", COLUMNS, series)
-            )
+            options.json.write_text(json.dumps(figures, indent=1))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return 0

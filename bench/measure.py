@@ -31,10 +31,10 @@ class Peer:
         """The full command line."""
         return [self.path, "--root", str(self.root), *args]
 
-    def timed(self, *args: str) -> float:
-        """Run one verb to its end, stdio on /dev/null; milliseconds; raises CommandFailed."""
+    def timed(self, *args: str, stdin: Path = Path("/dev/null")) -> float:
+        """Run one verb to its end, output to /dev/null; milliseconds; raises CommandFailed."""
         actions = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 0, str(stdin), os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
             (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
         ]
