@@ -195,9 +195,11 @@ def version() -> str:
         f"python: {sys.version.split()[0]} ({hotpath.variant()})",
     ]
     try:
-        from ociruntime.host import native
+        import posix
 
-        lines.append("libseccomp: {}.{}.{}".format(*native.seccomp_version()))
+        from ociruntime.host import libseccomp
+
+        lines.append(f"libseccomp: {libseccomp.version(posix.uname().machine)}")
     except (ImportError, OSError):
         lines.append("libseccomp: none")
     return "\n".join(lines) + "\n"

@@ -56,6 +56,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.host.hooks",
     "ociruntime.host.idmap",
     "ociruntime.host.launch",
+    "ociruntime.host.libseccomp",
     "ociruntime.host.native",
     "ociruntime.host.netdev",
     "ociruntime.host.normalize",

@@ -9,10 +9,10 @@ import posix
 
 import ociruntime
 from ociruntime import log
-from ociruntime.host import probe, seccomp
+from ociruntime.host import libseccomp, probe
 from ociruntime.plan import mount_options, words
 from ociruntime.spec import json_reader
-from ociruntime.spec.checks import HOOK_KINDS
+from ociruntime.spec.context import HOOK_KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,27 +64,23 @@ def document() -> dict[str, Any]:
 def _libseccomp() -> str:
     """Version of the library that filters are compiled with, or an empty text."""
     try:
-        from ociruntime.host import native
-
-        return ".".join(str(part) for part in native.seccomp_version())
-    except (ImportError, AttributeError):
+        return libseccomp.version(posix.uname().machine)
+    except (ImportError, OSError):
         return ""
 
 
 def _seccomp(library: str) -> dict[str, Any]:
     if not library:
         return {"enabled": False}
-    from ociruntime.host import seccomp_compile
-
     kernel = probe.kernel_version(posix.uname().release)
     return {
         "enabled": True,
-        "actions": list(seccomp_compile.ACTIONS),
-        "operators": list(seccomp_compile.OPERATORS),
-        "archs": list(seccomp_compile.ARCHITECTURES),
-        "knownFlags": list(seccomp.FLAGS),
+        "actions": list(libseccomp.ACTIONS),
+        "operators": list(libseccomp.OPERATORS),
+        "archs": list(libseccomp.ARCHITECTURES),
+        "knownFlags": list(libseccomp.FLAGS),
         "supportedFlags": [
-            flag for flag in seccomp.FLAGS if kernel >= _FLAG_SINCE.get(flag, (0, 0))
+            flag for flag in libseccomp.FLAGS if kernel >= _FLAG_SINCE.get(flag, (0, 0))
         ],
     }
 

@@ -14,26 +14,18 @@ import posix
 from _blake2 import blake2b
 
 from ociruntime import errors
-from ociruntime.host import unixsock
+from ociruntime.host import libseccomp, unixsock
+from ociruntime.host.libseccomp import FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 1,
-    "SECCOMP_FILTER_FLAG_LOG": 2,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
-}
-"""The words of linux.seccomp.flags; seccomp(2)."""
 
 NEW_LISTENER, TSYNC_ESRCH = 8, 16
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 _FORMAT = b"1"  # changes with what the compiler makes of a profile
 _DIGEST = 16
 _CACHE_LIMIT = 128  # entries; engines use a handful of profiles
-_LIBRARY = "libseccomp.so.2"
 _NOTIFY = "SCMP_ACT_NOTIFY"
 _POINTER = "/linux/seccomp"
 
@@ -98,21 +90,8 @@ def cache_key(profile: dict[str, Any]) -> str:
     """The cache key of a profile on this machine, in hexadecimal."""
     uname = posix.uname()
     # marshal version 2 writes type, length and value of everything, and no references.
-    parts = (_FORMAT, _library(uname.machine), uname.release, uname.machine, profile)
+    parts = (_FORMAT, libseccomp.stamp(uname.machine), uname.release, uname.machine, profile)
     return blake2b(marshal.dumps(parts, 2), digest_size=24).hexdigest()
-
-
-def _library(machine: str) -> tuple[int, ...]:
-    """What tells one build of libseccomp from another, without loading it where it can be found."""
-    for directory in (f"/usr/lib/{machine}-linux-gnu", "/usr/lib64", "/usr/lib"):
-        try:
-            stat = posix.stat(f"{directory}/{_LIBRARY}")
-        except OSError:
-            continue
-        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-    from ociruntime.host import native
-
-    return native.seccomp_version()
 
 
 def _read(path: str) -> bytes | None:

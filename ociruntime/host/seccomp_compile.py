@@ -11,6 +11,7 @@ import _struct
 
 from ociruntime import errors
 from ociruntime.host import native
+from ociruntime.host.libseccomp import ACTIONS, ARCHITECTURES, OPERATORS
 from ociruntime.host.seccomp import MAX_INSTRUCTIONS
 
 TYPE_CHECKING = False
@@ -19,53 +20,6 @@ if TYPE_CHECKING:
 
     Condition: TypeAlias = "tuple[int, int, int, int]"  # argument, operator, value, second value
     Rule: TypeAlias = "tuple[int, int, tuple[Condition, ...]]"  # action, system call, all of these
-
-ACTIONS = {
-    "SCMP_ACT_KILL": 0x00000000,
-    "SCMP_ACT_KILL_THREAD": 0x00000000,
-    "SCMP_ACT_KILL_PROCESS": 0x80000000,
-    "SCMP_ACT_TRAP": 0x00030000,
-    "SCMP_ACT_ERRNO": 0x00050000,
-    "SCMP_ACT_NOTIFY": 0x7FC00000,
-    "SCMP_ACT_TRACE": 0x7FF00000,
-    "SCMP_ACT_LOG": 0x7FFC0000,
-    "SCMP_ACT_ALLOW": 0x7FFF0000,
-}
-OPERATORS = {
-    "SCMP_CMP_NE": 1,
-    "SCMP_CMP_LT": 2,
-    "SCMP_CMP_LE": 3,
-    "SCMP_CMP_EQ": 4,
-    "SCMP_CMP_GE": 5,
-    "SCMP_CMP_GT": 6,
-    "SCMP_CMP_MASKED_EQ": 7,
-}
-# AUDIT_ARCH_* numbers, and x32's, which is libseccomp's own.
-ARCHITECTURES = {
-    "SCMP_ARCH_X86": 0x40000003,
-    "SCMP_ARCH_X86_64": 0xC000003E,
-    "SCMP_ARCH_X32": 0x4000003E,
-    "SCMP_ARCH_ARM": 0x40000028,
-    "SCMP_ARCH_AARCH64": 0xC00000B7,
-    "SCMP_ARCH_MIPS": 0x00000008,
-    "SCMP_ARCH_MIPS64": 0x80000008,
-    "SCMP_ARCH_MIPS64N32": 0xA0000008,
-    "SCMP_ARCH_MIPSEL": 0x40000008,
-    "SCMP_ARCH_MIPSEL64": 0xC0000008,
-    "SCMP_ARCH_MIPSEL64N32": 0xE0000008,
-    "SCMP_ARCH_PPC": 0x00000014,
-    "SCMP_ARCH_PPC64": 0x80000015,
-    "SCMP_ARCH_PPC64LE": 0xC0000015,
-    "SCMP_ARCH_S390": 0x00000016,
-    "SCMP_ARCH_S390X": 0x80000016,
-    "SCMP_ARCH_PARISC": 0x0000000F,
-    "SCMP_ARCH_PARISC64": 0x8000000F,
-    "SCMP_ARCH_RISCV64": 0xC00000F3,
-    "SCMP_ARCH_LOONGARCH64": 0xC0000102,
-    "SCMP_ARCH_M68K": 0x00000004,
-    "SCMP_ARCH_SH": 0x4000002A,
-    "SCMP_ARCH_SHEB": 0x0000002A,
-}
 
 _ERRNO, _TRACE, _NOTIFY = "SCMP_ACT_ERRNO", "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY"
 _EPERM, _ENOSYS, _MAX_ERRNO, _MAX_TRACE = 1, 38, 4095, 0xFFFF

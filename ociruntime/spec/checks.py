@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ociruntime.errors import pointer_step
 from ociruntime.spec import checks_ids, checks_linux, checks_mounts, checks_process, checks_seccomp
-from ociruntime.spec.context import Context, shown
+from ociruntime.spec.context import HOOK_KINDS, Context, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,16 +111,6 @@ def hooks(spec: dict[str, Any], ctx: Context) -> None:
                     f"not an absolute path (got {shown(hook['path'])})",
                 )
             checks_process.environment(hook.get("env") or (), f"{pointer}/env", ctx)
-
-
-HOOK_KINDS = (
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-)
 
 
 def annotation_names(spec: dict[str, Any], ctx: Context) -> None:

@@ -16,6 +16,17 @@ UNMAPPABLE = 0xFFFFFFFF
 """(uid_t) -1: no id, but "leave as it is" to the kernel."""
 
 
+HOOK_KINDS = (
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+)
+"""config.md, "POSIX-platform Hooks"."""
+
+
 class Problem(errors.ConfigProblem):
     """A ConfigProblem that names the rule behind it (docs/compatibility/config.md lists the rules)."""
 

@@ -574,7 +574,7 @@ def test_docker_profile_in_the_kernel() -> None:
 
 def test_every_flag_is_taken_by_the_kernel(subtests: SubTests) -> None:
     code = compile_profile(SMALL)
-    for words in ([], *[[word] for word in seccomp.FLAGS], list(seccomp.FLAGS)):
+    for words in ([], *[[word] for word in libseccomp.FLAGS], list(libseccomp.FLAGS)):
         with subtests.test(str(words)):
             assert in_child(code, seccomp.filter_flags(words, False), [(resolve("getppid"),)]) == (
                 [0],
