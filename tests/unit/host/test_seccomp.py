@@ -19,7 +19,7 @@ import pytest
 from pytest_subtests import SubTests
 
 from ociruntime import errors
-from ociruntime.host import seccomp
+from ociruntime.host import libseccomp, seccomp
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -652,3 +652,18 @@ def test_notify_through_init(tmp_path: Path, no_leaks: None) -> None:
     os.close(listener)
     assert "quota" in (tmp_path / "stderr").read_text()
     assert not (tmp_path / "made").exists()
+
+
+def test_version_by_the_files_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the link's name says is what the library says; without a telling name the library is asked."""
+    from ociruntime.host import native
+
+    said = ".".join(map(str, native.seccomp_version()))
+    assert libseccomp.version(os.uname().machine) == said
+    link = tmp_path / "libseccomp.so.2"
+    monkeypatch.setattr(libseccomp, "_places", lambda machine: (str(link),))
+    for target, version in (("libseccomp.so.9.8.7", "9.8.7"), ("libseccomp.so", said)):
+        link.symlink_to(target)
+        assert libseccomp.version("any") == version
+        link.unlink()
+    assert libseccomp.version("any") == said
