@@ -58,7 +58,7 @@ def _missing(kind: str, runtime: str) -> str:
         return "needs root"
     tools = [*NEEDS, DRIVERS[kind].command[0], *([runtime] if runtime != OURS else [])]
     absent = [tool for tool in tools if shutil.which(tool) is None]
-    absent += [] if BUSYBOX.exists() else ["busybox-static"]
+    absent += [str(file) for file in (BUSYBOX, *DRIVERS[kind].files) if not file.exists()]
     if runtime == OURS and runtime_path() is None:
         absent.append("the runtime under test")
     return f"not installed: {', '.join(absent)}" if absent else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tests.engines.drivers.base import BUSYBOX, IMAGE, OURS, ROOTFS, Engine
 from tests.engines.drivers.containerd import Containerd
+from tests.engines.drivers.cri import Cri
 from tests.engines.drivers.docker import Docker
 from tests.engines.drivers.podman import Podman, UserPodman
 
@@ -17,6 +18,7 @@ __all__ = [
     "OURS",
     "ROOTFS",
     "Containerd",
+    "Cri",
     "Docker",
     "Engine",
     "Podman",
@@ -25,5 +27,5 @@ __all__ = [
 
 # The order of the tables in docs; kind -> class.
 DRIVERS: dict[str, type[Engine]] = {
-    driver.kind: driver for driver in (Podman, UserPodman, Docker, Containerd)
+    driver.kind: driver for driver in (Podman, UserPodman, Docker, Containerd, Cri)
 }

@@ -56,6 +56,7 @@ class Engine:
         kind: its name in the ids of tests and in `pytest.mark.engines`.
         peers: the runtimes that are the control.
         common: whether a test that names no engine runs on it: it speaks `run`, `exec`, `rm` … as docker does.
+        files: what it needs beside its command; tests skip where they are missing.
         runtime: what the engine calls the runtime.
         exec_codes: exit statuses of `exec` for a program that is missing, or no program.
     """
@@ -63,6 +64,7 @@ class Engine:
     kind: ClassVar[str] = ""
     peers: ClassVar[tuple[str, ...]] = ("runc",)
     common: ClassVar[bool] = False
+    files: ClassVar[tuple[Path, ...]] = ()
     command: tuple[str, ...] = ()
     user = False
     hybrid = True
