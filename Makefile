@@ -15,10 +15,10 @@ SOURCES = setup.py pyproject.toml $(shell find ociruntime native schemas -type f
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help demo test bench lint fuzz venv build install uninstall clean apt test-apt
+.PHONY: help demo test bench bench-load lint fuzz venv build install uninstall clean apt test-apt
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
 		printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 demo: venv ## run a real container from this machine's own files and show how it is isolated
@@ -33,6 +33,11 @@ test: test-apt ## run every test, with the launcher and with the script
 bench: test-apt ## compare times, memory and system calls with those of runc and crun
 	@$(LOCKED) $(VENV)/.test-installed
 	@$(BIN)/python -m bench --svg bench.svg --json bench.json
+
+bench-load: test-apt ## run 200 containers under podman and containerd, and keep 1,000 alive, beside the peers
+	@$(LOCKED) $(VENV)/.test-installed
+	@$(BIN)/python -m bench load
+	@$(BIN)/python -m bench scale
 
 lint: test-apt ## check style and types
 	@$(LOCKED) $(VENV)/.test-installed

@@ -1,7 +1,7 @@
 """Compare ociruntime with runc and crun: python -m bench [--only asked] [--rounds 30] [--cpu 1] [--json F] [--svg F].
 
 Whole commands, interleaved in one run (the order turns from round to round), minima and medians. Absolute times move
-with the machine; quote the ratios.
+with the machine; quote the ratios. `python -m bench load` and `python -m bench scale` are about many containers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import measure, paths, svg
+from bench import load, measure, paths, scale, svg
 from bench.bundles import BenchBundle
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+RUNTIME = str(REPOSITORY / ".venv" / "bin" / "ociruntime")
 COLUMNS = (*measure.STEPS, "create+start+delete")
 UNIFIED = "/sys/fs/cgroup/unified"
 PARTS = ("verbs", "asked", "extras")
@@ -138,7 +139,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="counted rounds (default 30)")
     parser.add_argument("--cpu", type=int, help="pin everything to this processor")
-    parser.add_argument("--runtime", default=str(REPOSITORY / ".venv" / "bin" / "ociruntime"))
+    parser.add_argument("--runtime", default=RUNTIME)
     parser.add_argument("--peers", default="runc,crun", help="comma-separated names on PATH")
     parser.add_argument("--only", choices=PARTS, action="append", help="one table; repeatable")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
@@ -148,10 +149,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     """Measure, print, write."""
-    options = parse(argv)
+    if argv[:1] == ["load"]:
+        return load.main(argv[1:], RUNTIME)
     if os.geteuid() != 0:
         raise SystemExit("bench: needs root")
     private_mounts(argv)
+    if argv[:1] == ["scale"]:
+        return scale.main(argv[1:], RUNTIME)
+    options = parse(argv)
     if options.cpu is not None:
         os.sched_setaffinity(0, {options.cpu})
     scratch = Path(tempfile.mkdtemp(prefix="ociruntime-bench-"))
