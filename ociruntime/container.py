@@ -237,6 +237,7 @@ def destroy(container: state.Container) -> None:
         except errors.Error:
             manager.kill_all(signals.SIGKILL)
             manager.delete()
+    remove_class(container)
     document = state_document(container, state.STOPPED) if hooks else b""
     container.remove()
     if hooks:
@@ -245,6 +246,24 @@ def destroy(container: state.Container) -> None:
         runner.run(
             "poststop", hooks, document, cwd=container.data.get("bundle", "/"), keep_going=True
         )
+
+
+def assign_class(container: state.Container, pid: int) -> None:
+    """Put a new process into the container's resctrl groups, where it has some. Raises errors.Error."""
+    recorded = container.data.get("rdt")
+    if recorded:
+        from ociruntime.host import resctrl
+
+        resctrl.from_state(recorded).assign((pid,))
+
+
+def remove_class(container: state.Container) -> None:
+    """Remove the resctrl groups that create made. Raises errors.Error."""
+    recorded = container.data.get("rdt")
+    if recorded:
+        from ociruntime.host import resctrl
+
+        resctrl.from_state(recorded).delete()
 
 
 def end_creation(container: state.Container) -> None:

@@ -64,6 +64,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.host.prepare",
     "ociruntime.host.probe",
     "ociruntime.host.procfs",
+    "ociruntime.host.resctrl",
     "ociruntime.host.seccomp",
     "ociruntime.host.seccomp_compile",
     "ociruntime.host.unixsock",

@@ -109,6 +109,8 @@ class Creation:
     def at_cgroup(self, init: launch.Init) -> None:
         """What has to be done before init goes on in its cgroup (TAG_CGROUP)."""
         lifecycle_sync.settle(init, self.manager, self.process, move=self.move)
+        if "rdt" in self.container.data:
+            lifecycle.assign_class(self.container, init.pid)
         if self.record_early:
             _record_init(self)
 
@@ -292,6 +294,10 @@ def _record(creation: Creation) -> None:
         data["host_pids"] = True
     if not creation.process:
         data["no_process"] = True
+    if "intelRdt" in creation.linux:
+        from ociruntime.host import resctrl
+
+        data["rdt"] = resctrl.decide(creation.linux["intelRdt"], creation.id).to_state()
     later = {
         kind: hooks for kind, hooks in creation.hooks.items() if kind in _LATER_HOOKS and hooks
     }
@@ -357,6 +363,23 @@ def _remove_cgroup(creation: Creation) -> None:
     if hasattr(creation, "manager"):
         creation.manager.kill_all()
         creation.manager.delete()
+
+
+def _make_class(creation: Creation) -> None:
+    """linux.intelRdt."""
+    data = creation.container.data
+    if "rdt" in data:
+        from ociruntime.host import resctrl
+
+        group = resctrl.from_state(data["rdt"])
+        try:
+            group.create(creation.linux["intelRdt"])
+        finally:
+            data["rdt"] = group.to_state()
+
+
+def _remove_class(creation: Creation) -> None:
+    lifecycle.remove_class(creation.container)
 
 
 def _open(creation: Creation) -> None:
@@ -451,6 +474,7 @@ STEPS: tuple[Step[Creation], ...] = (
     ("compile the plan", _compile, None),
     ("record what is to be made", _record, None),
     ("make the cgroup", _make_cgroup, _remove_cgroup),
+    ("make the class of service", _make_class, _remove_class),
     ("open descriptors", _open, _close),
     ("start init", _launch, _kill),
     ("serve init", _serve, None),

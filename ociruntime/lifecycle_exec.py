@@ -214,7 +214,11 @@ def _compile(execution: Execution) -> None:
     # The first CPU affinity holds until the process is moved, so it cannot be born where it belongs.
     if (execution.process.get("execCPUAffinity") or {}).get("initial"):
         execution.move = True
-    waits = execution.move or execution.process.get("oomScoreAdj") is not None
+    waits = (
+        execution.move
+        or execution.process.get("oomScoreAdj") is not None
+        or "rdt" in execution.container.data
+    )
     options.cgroup_join = "sync" if waits else "clone3"
     options.no_new_keyring = template.get("no_new_keyring") is True
     options.namespaces = template["namespaces"]
@@ -261,9 +265,7 @@ def _kill(execution: Execution) -> None:
 def _serve(execution: Execution) -> None:
     limits = execution.process.get("rlimits") or ()
     handlers = {
-        ops.TAG_CGROUP: lambda init: lifecycle_sync.settle(
-            init, execution.manager, execution.process, move=execution.move
-        ),
+        ops.TAG_CGROUP: lambda init: _settle(execution, init),
         ops.TAG_RLIMITS: lambda init: lifecycle_sync.set_rlimits(init, limits),
     }
     execution.init.serve(
@@ -271,6 +273,11 @@ def _serve(execution: Execution) -> None:
         on_console=lambda fd: _take_console(execution, fd),
         on_listener=lambda fd: _take_listener(execution, fd),
     )
+
+
+def _settle(execution: Execution, init: launch.Init) -> None:
+    lifecycle_sync.settle(init, execution.manager, execution.process, move=execution.move)
+    lifecycle.assign_class(execution.container, init.pid)
 
 
 def _take_console(execution: Execution, master: int) -> None:

@@ -48,7 +48,12 @@ def must_record(spec: dict[str, Any], cgroup_mode: str) -> bool:
 def must_wait(spec: dict[str, Any], cgroup_mode: str) -> bool:
     """Whether a create plan has TAG_CGROUP."""
     adjustment = (spec.get("process") or {}).get("oomScoreAdj")
-    return adjustment is not None or must_move(spec) or must_record(spec, cgroup_mode)
+    return (
+        adjustment is not None
+        or must_move(spec)
+        or must_record(spec, cgroup_mode)
+        or "intelRdt" in (spec.get("linux") or {})
+    )
 
 
 def start_init(

@@ -189,8 +189,8 @@ class Container:
     * ``phase``: ``creating`` until create has ended well, then ``ready``;
     * ``pid``, ``start``: init and its start time, ``comm``: its name while it waits at the gate;
     * ``cgroup``: what ``ociruntime.cgroups.from_state`` takes; ``freezer``: the file that says whether it is frozen;
-    * ``hooks``: hooks.json holds some; ``listener``: where `start` sends the seccomp listener; ``notify``: the
-      container has a socket for sd_notify(3);
+    * ``rdt``: what ``host.resctrl.from_state`` takes; ``hooks``: hooks.json holds some;
+    * ``listener``: where `start` sends the seccomp listener; ``notify``: the container has a socket for sd_notify(3);
     * ``host_pids``: the container shares the runtime's pid namespace; ``no_process``: config.json has no process.
     """
 

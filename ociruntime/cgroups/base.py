@@ -180,6 +180,10 @@ class Manager:
         """Processes of the cgroup that the kernel's OOM killer has ended; 0 when not known."""
         return 0
 
+    def oom_file(self) -> str:
+        """The file that changes with the next out-of-memory event: memory.oom_control (v1), memory.events (v2)."""
+        return ""
+
     # -- the end -----------------------------------------------------------------------------------
 
     def delete(self) -> None:

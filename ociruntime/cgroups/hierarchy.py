@@ -93,7 +93,7 @@ def _mount_table(proc: str, lines: Membership) -> dict[str, str]:
             name = _of_options(rest.rpartition(" ")[2].split(","), lines)
         else:
             continue
-        table.setdefault(name, _unescape(left.split(" ")[4]))
+        table.setdefault(name, unescape(left.split(" ")[4]))
     return table
 
 
@@ -105,7 +105,7 @@ def _of_options(options: list[str], lines: Membership) -> str:
     return ""
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
     """Undo mountinfo's octal escapes for blank, tab, newline and backslash."""
     if "\\" not in text:
         return text

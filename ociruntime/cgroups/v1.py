@@ -332,6 +332,10 @@ class V1Manager(Manager):
                 return int(value)
         return 0
 
+    def oom_file(self) -> str:
+        place = self._place("memory")
+        return place.leaf + "/memory.oom_control" if place else ""
+
     def delete(self) -> None:
         deadline = _ocisys.monotonic() + tree.REMOVE_TIMEOUT
         for place in self._places:

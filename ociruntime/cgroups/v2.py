@@ -388,6 +388,9 @@ class V2Manager(Manager):
     def oom_kills(self) -> int:
         return _keyed(self._leaf + "/memory.events", "oom_kill")
 
+    def oom_file(self) -> str:
+        return self._leaf + "/memory.events"
+
     def delete(self) -> None:
         if self._ours:
             deadline = _ocisys.monotonic() + tree.REMOVE_TIMEOUT

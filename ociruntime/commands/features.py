@@ -49,7 +49,7 @@ def document() -> dict[str, Any]:
             "seccomp": _seccomp(library),
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
-            "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
+            "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
             "memoryPolicy": {
                 "modes": list(words.MEMORY_POLICIES),
                 "flags": list(words.MEMORY_FLAGS),

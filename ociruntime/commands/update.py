@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posix
+
 from ociruntime import container as lifecycle
 from ociruntime import errors, log, state
 from ociruntime.spec import validate
@@ -30,7 +32,7 @@ _SIZES = {
     "memory-swap": ("memory", "swap"),
 }
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_RDT = ("l3-cache-schema", "mem-bw-schema")
+_RDT = {"l3-cache-schema": "l3CacheSchema", "mem-bw-schema": "memBwSchema"}
 
 
 def size(text: str) -> int:
@@ -60,10 +62,48 @@ def from_options(call: Call) -> dict[str, Any]:
         text = call.text(name)
         if text:
             resources.setdefault(group, {})[key] = size(text)
-    for name in _RDT:
-        if call.text(name):
-            raise errors.Error(f"--{name}: Intel RDT is not supported")
     return resources
+
+
+def schemas(call: Call) -> dict[str, str]:
+    """linux.intelRdt of --l3-cache-schema and --mem-bw-schema. Raises errors.Error."""
+    found = {key: text for name, key in _RDT.items() if (text := call.text(name))}
+    for name, key in _RDT.items():
+        if "\n" in found.get(key, ""):
+            raise errors.Error(f"--{name}: more than one line")
+    if not found.get("memBwSchema", "MB:").startswith("MB:"):
+        raise errors.Error(f"--mem-bw-schema: {found['memBwSchema']!r} does not start with MB:")
+    return found
+
+
+def _update_class(container: state.Container, rdt: dict[str, str]) -> None:
+    """Write the schemata of the container's class of service, which is made if it has none. Raises errors.Error."""
+    from ociruntime.host import resctrl
+
+    recorded = container.data.get("rdt")
+    if recorded:
+        resctrl.from_state(recorded).write(rdt, "")
+        return
+    group = resctrl.decide({}, container.id)
+    container.data["rdt"] = group.to_state()
+    container.save()  # first, so that `delete` removes it whatever happens here
+    try:
+        group.create(rdt)
+        for pid in lifecycle.cgroup(container).pids() or [container.data["pid"]]:
+            group.assign(_threads(pid))
+    except errors.Error:
+        group.delete()
+        del container.data["rdt"]
+        container.save()
+        raise
+
+
+def _threads(pid: int) -> list[int]:
+    """The threads of a process; none when it is gone."""
+    try:
+        return [int(thread) for thread in posix.listdir(f"/proc/{pid}/task")]
+    except FileNotFoundError:
+        return []
 
 
 def _read(call: Call, path: str) -> dict[str, Any]:
@@ -82,10 +122,13 @@ def run(call: Call) -> int:
     container = state.load(call.root(), call.args[0])
     path = call.text("resources")
     resources = _read(call, path) if path else from_options(call)
+    rdt = schemas(call)
     container.lock()
     if container.status(locked=True) == state.STOPPED:
         raise lifecycle.not_running()
     manager = lifecycle.cgroup(container)
     for warning in manager.apply(resources, update=True):
         log.warning(warning)
+    if rdt:
+        _update_class(container, rdt)
     return 0

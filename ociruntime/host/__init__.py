@@ -30,6 +30,9 @@ console
 seccomp
     ``filter_for(profile, root) -> Filter`` (``code: bytes``, ``flags: int``, ``listener: bool``, ``key: str``); cached.
     ``send_listener(path, metadata, state, pid, fd)``: closes fd.
+resctrl
+    linux.intelRdt: ``decide(rdt, id) -> Group``, ``from_state(recorded) -> Group``; ``Group``: ``to_state()``,
+    ``create(rdt)``, ``write(rdt)``, ``assign(pids)``, ``delete()``.
 procfs
     ``root() -> int``: verified O_PATH descriptor; ``open_pid(pid) -> int``; ``read_file(path) -> bytes``;
     ``read_record(path) -> bytes``; ``write(dirfd, name, data)``.

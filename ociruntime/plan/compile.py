@@ -208,8 +208,6 @@ def _memory_and_personality(ctx: Context, linux: dict[str, Any]) -> None:
                 f"unknown personality {personality['domain']!r}", pointer=f"{origin}/domain"
             )
         ctx.call(origin, "personality", domain)
-    if linux.get("intelRdt"):
-        raise refuse("Intel RDT is not supported", pointer="/linux/intelRdt")
     policy = linux.get("memoryPolicy")
     if policy:
         origin = "/linux/memoryPolicy"

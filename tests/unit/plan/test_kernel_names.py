@@ -109,13 +109,6 @@ def test_memory_policy_refused(bad: dict[str, Any]) -> None:
         create(config(linux={"memoryPolicy": bad}))
 
 
-def test_intel_rdt_is_refused_where_it_would_be_ignored() -> None:
-    with pytest.raises(errors.Error, match="Intel RDT") as caught:
-        create(config(linux={"intelRdt": {"closID": "gold"}}))
-    assert caught.value.pointer == "/linux/intelRdt"
-    create(config(linux={"intelRdt": {}}))
-
-
 @pytest.mark.parametrize("machine", words.SYSCALLS)
 def test_system_call_numbers_are_those_of_the_machine(machine: str) -> None:
     plan = create(config(), facts(machine=machine))

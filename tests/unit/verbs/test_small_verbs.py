@@ -162,9 +162,10 @@ def test_update_options() -> None:
     assert update.from_options(call("update", "c")) == {}
 
 
-def test_update_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(errors.Error, match="Intel RDT"):
-        update.from_options(call("update", "--l3-cache-schema=L3:0=f", "c"))
+def test_update_schemas() -> None:
+    given = call("update", "--l3-cache-schema=L3:0=f", "--mem-bw-schema", "MB:0=10", "c")
+    assert update.schemas(given) == {"l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=10"}
+    assert update.schemas(call("update", "c")) == {}
 
 
 PS = """\
