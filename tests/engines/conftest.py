@@ -39,9 +39,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of one engine together: each is started once."""
-    places = [i for i, item in enumerate(items) if "engine" in _params(item)]
-    ordered = sorted((items[i] for i in places), key=lambda item: _params(item)["engine"])
+    """All tests of one engine together: each is started once.  Then those of no engine."""
+    here = Path(__file__).parent
+    places = [i for i, item in enumerate(items) if here in item.path.parents]
+    ordered = sorted((items[i] for i in places), key=_order)
     for place, item in zip(places, ordered, strict=True):
         items[place] = item
 
@@ -50,6 +51,11 @@ def _params(item: pytest.Item) -> dict[str, Any]:
     """The parameters of a test."""
     callspec = getattr(item, "callspec", None)
     return callspec.params if callspec else {}
+
+
+def _order(item: pytest.Item) -> tuple[bool, tuple[str, ...]]:
+    engine = _params(item).get("engine")
+    return engine is None, engine or ()
 
 
 def _missing(kind: str, runtime: str) -> str:
