@@ -15,7 +15,7 @@ SOURCES = setup.py pyproject.toml $(shell find ociruntime native schemas -type f
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help demo test bench bench-load lint fuzz venv build install uninstall clean apt test-apt
+.PHONY: help demo test test-vm bench bench-load lint fuzz venv build install uninstall clean apt test-apt
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
@@ -29,6 +29,9 @@ test: test-apt ## run every test, with the launcher and with the script
 	@$(LOCKED) $(VENV)/.test-installed
 	@OCIRUNTIME_WORLD=script OCIRUNTIME_BIN=$(CURDIR)/$(VENV)/script/ociruntime $(PYTEST) tests/integration; first=$$?; \
 		$(PYTEST) tests && exit $$first
+
+test-vm: build ## run the tests that need systemd and cgroup v2 in a virtual machine (ALL=1: all that can run there)
+	@$(BIN)/python tests/vm/suite.py $(if $(ALL),--all) $(VM)
 
 bench: test-apt ## compare times, memory and system calls with those of runc and crun
 	@$(LOCKED) $(VENV)/.test-installed

@@ -24,8 +24,10 @@ from typing import Any
 
 Config = dict[str, Any]
 SOURCES = Path(__file__).resolve().parent / "testprog"
+# How much longer than on an ordinary machine everything may take: an emulated one is many times slower.
+PATIENCE = float(os.environ.get("OCI_TEST_PATIENCE", "1"))
 # A test that needs longer than this has hung: every call here takes milliseconds.
-TIMEOUT = 40.0
+TIMEOUT = 40.0 * PATIENCE
 PATH_ENV = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -509,7 +511,7 @@ def child_pids() -> list[int]:
 
 def poll(condition: Callable[[], bool], message: str, timeout: float = 15.0) -> None:
     """Wait for `condition`; raises TimeoutError with `message`."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * PATIENCE
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(message)

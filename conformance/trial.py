@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from conformance import world
-from conformance.kit import Bundle, Container, Result, Runtime, alive, fields, poll
+from conformance.kit import PATIENCE, Bundle, Container, Result, Runtime, alive, fields, poll
 
 # A verb that takes longer has hung.
-VERB_SECONDS = 15.0
+VERB_SECONDS = 15.0 * PATIENCE
 
 
 class Failure(Exception):
@@ -145,10 +145,10 @@ class Trial:
     def finish(self, container: Container) -> int:
         """Wait for the end of the program; its exit status, negative for a signal."""
         try:
-            return container.wait_exit(VERB_SECONDS)
+            return container.wait_exit()
         except ChildProcessError:
             # The runtime has a monitor of its own: only /proc tells.
-            poll(lambda: not alive(container.pid), f"{container.id} does not end", VERB_SECONDS)
+            poll(lambda: not alive(container.pid), f"{container.id} does not end")
             return 0
         except TimeoutError as error:
             raise Failure("the program ends", error) from None
@@ -205,7 +205,7 @@ class Trial:
 
     def until(self, container: Container, status: str) -> None:
         """Wait until the runtime says `status`."""
-        end = time.monotonic() + 5
+        end = time.monotonic() + 5 * PATIENCE
         while (seen := self.state(container)["status"]) != status:
             self.claim(time.monotonic() < end, f"status {status}", seen)
             time.sleep(0.02)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from conformance.kit import Container
+from conformance.kit import PATIENCE, Container
 from conformance.registry import check
 from conformance.trial import Failure, Skip, Trial
 
@@ -25,7 +25,7 @@ def console(t: Trial) -> Iterator[tuple[socket.socket, Path]]:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        server.settimeout(5)
+        server.settimeout(5 * PATIENCE)
         yield server, path
     path.unlink()
 
@@ -37,7 +37,7 @@ def receive(server: socket.socket) -> int:
     except TimeoutError:
         raise Failure("a connection to the console socket", "none in 5 s") from None
     with connection:
-        connection.settimeout(5)
+        connection.settimeout(5 * PATIENCE)
         _, control, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(64))
     fds = array.array("i")
     for _, _, payload in control:

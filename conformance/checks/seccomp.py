@@ -9,6 +9,7 @@ import socket
 import threading
 from typing import Any
 
+from conformance.kit import PATIENCE
 from conformance.registry import check
 from conformance.trial import Failure, Skip, Trial
 
@@ -131,7 +132,7 @@ class Listener:
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(path)
         self.server.listen()
-        self.server.settimeout(5)
+        self.server.settimeout(5 * PATIENCE)
         self.data, self.first, self.fds = b"", 0, array.array("i")
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
@@ -139,7 +140,7 @@ class Listener:
     def _serve(self) -> None:
         try:
             connection, _ = self.server.accept()
-            connection.settimeout(5)
+            connection.settimeout(5 * PATIENCE)
             with connection:
                 self.data, control, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(64))
                 self.first = len(self.data)

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""The project's tests in virtual machines with systemd and cgroup v2: `make test-vm`.
+
+One machine for each user (root in a system service, an ordinary user in a service of its own session) and kernel;
+two machines run at the same time.  Each gets a copy of the tree, with what `make build` has made.  Prints what pytest
+prints there; the exit status is 1 when a test fails, 77 when no machine can be had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+SKIPPED = 77
+PACKAGES = ["qemu-system-x86", "mmdebstrap", "e2fsprogs"]
+SUITE = "bookworm"
+KERNELS = ("stable", "backports")
+PATIENCE = 8  # an emulated processor on a busy host
+
+# What only such a machine can show, and the whole conformance suite.
+BOUNDED = {
+    "root": [
+        "tests/unit/cgroups",
+        "tests/conformance",
+        "tests/integration/test_namespaces.py",
+        "tests/integration/test_rootless.py",
+    ],
+    "user": ["tests/unit/cgroups", "tests/conformance"],
+}
+ALL = {
+    "root": ["tests/unit/cgroups", "tests/conformance", "tests/integration"],
+    "user": BOUNDED["user"],
+}
+
+
+class Unavailable(Exception):
+    """No machine can be had; the argument says why."""
+
+
+class Job(NamedTuple):
+    """One boot: who runs which tests on which kernel."""
+
+    user: str
+    kernel: str
+    arguments: list[str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.user}-{self.kernel}"
+
+
+class Outcome(NamedTuple):
+    """What came of a job: the command's exit status, its output, seconds."""
+
+    job: Job
+    status: int
+    output: str
+    seconds: float
+
+
+def prepare(kernels: list[str]) -> None:
+    """Have QEMU and an image with these kernels (no name: any); raises Unavailable."""
+    if platform.machine() != "x86_64":
+        raise Unavailable(f"the machine is made for x86_64, this is {platform.machine()}")
+    if not (REPOSITORY / ".venv/bin/ociruntime").exists():
+        raise Unavailable("the tree is not built: make build")
+    if (REPOSITORY / ".venv/bin/python").resolve() != Path("/usr/bin/python3.11"):
+        raise Unavailable(
+            f"the guest has the python3.11 of {SUITE}, .venv is made with another one"
+        )
+    commands: list[list[str]] = [[str(REPOSITORY / ".ci/apt-install"), *PACKAGES]]
+    image = [str(HERE / "build-image"), "--if-needed", "--suite", SUITE]
+    commands.append([*image, "--kernels", ",".join(kernels)] if kernels else image)
+    for command in commands:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+        if done.returncode != 0:
+            raise Unavailable(f"{Path(command[0]).name} failed, see above")
+
+
+def kernels_there() -> list[str]:
+    """The kernels of the image."""
+    cache = os.environ.get("OCIRUNTIME_VM_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ociruntime-vm"
+    )
+    return [name for name in KERNELS if Path(cache, SUITE, "kernel", name, "vmlinux").exists()]
+
+
+def choose(options: argparse.Namespace, kernels: list[str]) -> list[Job]:
+    """The jobs: all of users × kernels, or by default each user on one kernel and each kernel with one user."""
+    jobs = []
+    for number, user in enumerate(options.user):
+        chosen = kernels
+        if not (options.all or options.kernels or options.arguments):
+            chosen = [kernels[number % len(kernels)]]
+        for kernel in chosen:
+            jobs.append(
+                Job(user, kernel, options.arguments or (ALL if options.all else BOUNDED)[user])
+            )
+    return jobs
+
+
+def run(job: Job, options: argparse.Namespace) -> Outcome:
+    """Boot a machine and run pytest in it."""
+    begin = time.monotonic()
+    command = ["nice", "-n", str(options.nice), str(HERE / "vmrun.py"), "--image", SUITE]
+    command += [
+        "--kernel",
+        job.kernel,
+        "--timeout",
+        str(options.timeout),
+        "--copy",
+        str(REPOSITORY),
+    ]
+    for word in (
+        "TMPDIR=/var/tmp",
+        "PYTHONDONTWRITEBYTECODE=1",
+        f"OCI_TEST_PATIENCE={PATIENCE}",
+        *options.env,
+    ):
+        command += ["--env", word]
+    if job.user == "user":
+        command.append("--user")
+    command += ["--", ".venv/bin/pytest", "-p", "no:cacheprovider", *job.arguments]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    return Outcome(job, done.returncode, done.stdout, time.monotonic() - begin)
+
+
+def report(outcome: Outcome, results: Path | None) -> None:
+    """Print what came of a job; leave it in `results` for tests/vm/test_vm.py."""
+    job = outcome.job
+    print(f"\n=== {job.user} on the {job.kernel} kernel, {outcome.seconds:.0f} s ===")
+    print(outcome.output.rstrip(), flush=True)
+    if results:
+        (results / f"{job.name}.log").write_text(outcome.output)
+        draft = results / f"{job.name}.status.new"
+        draft.write_text(f"{outcome.status}\n")
+        draft.rename(results / f"{job.name}.status")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; what is not known of it goes to pytest."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, usage="%(prog)s [options] [pytest's arguments]"
+    )
+    add = parser.add_argument
+    add("--all", action="store_true", help="all integration tests, each user on each kernel")
+    add("--user", action="append", choices=("root", "user"), help="only as this user")
+    add("--kernels", metavar="LIST", help=f"comma-separated: {', '.join(KERNELS)}")
+    add("--runtime", help="test another runtime instead: runc, crun")
+    add("--timeout", type=float, default=3600, help="seconds for each machine (3600)")
+    add("--nice", type=int, default=0, help="how much other programs go first (0-19)")
+    add("--results", type=Path, metavar="DIR", help="write output and status of each job there")
+    options, options.arguments = parser.parse_known_args(argv)
+    options.user = options.user or ["root", "user"]
+    options.kernels = [k for k in (options.kernels or "").split(",") if k]
+    options.env = [f"RUNTIME={options.runtime}"] if options.runtime else []
+    if set(options.kernels) - set(KERNELS):
+        parser.error(f"kernels are {', '.join(KERNELS)}")
+    return options
+
+
+def main() -> int:
+    options = parse()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        prepare(options.kernels)
+    except Unavailable as reason:
+        print(f"SKIPPED: no virtual machine: {reason}", flush=True)
+        if options.results:
+            (options.results / "skipped").write_text(f"{reason}\n")
+        return SKIPPED
+    jobs = choose(options, options.kernels or kernels_there())
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        futures = [pool.submit(run, job, options) for job in jobs]
+        outcomes = []
+        for future in futures:
+            outcomes.append(future.result())
+            report(outcomes[-1], options.results)
+    print()
+    for job, status, output, seconds in outcomes:
+        last = (output.rstrip().splitlines() or ["no output"])[-1].strip("= ")
+        print(f"{job.name}: exit status {status} after {seconds:.0f} s: {last}")
+    return int(any(outcome.status != 0 for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
