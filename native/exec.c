@@ -90,6 +90,7 @@ static int run(const struct plan_op *op) {
         RUN(READONLY, op_readonly)
         RUN(COPYUP, op_copyup)
         RUN(PIVOT, op_pivot)
+        RUN(UNMOUNT, op_unmount)
         RUN(IDS, op_ids)
         RUN(CAPS, op_caps)
         RUN(LOOPBACK, op_loopback)

@@ -82,6 +82,7 @@ static void use(const struct plan_op *op, const char *data, const int *slots) {
     case OP_TREE:
     case OP_ROOT:
     case OP_COPYUP:
+    case OP_UNMOUNT:
         use_slot(slots, op->arg[0]);
         use_slot(slots, op->arg[1]);
         use_blob(data, op->arg[2]);

@@ -86,6 +86,7 @@ int op_setattr(const struct plan_op *op);
 int op_mask(const struct plan_op *op);
 int op_readonly(const struct plan_op *op);
 int op_pivot(const struct plan_op *op);
+int op_unmount(const struct plan_op *op);
 
 /* copy.c */
 int op_copyup(const struct plan_op *op);

@@ -374,3 +374,30 @@ int op_pivot(const struct plan_op *op) {
     }
     return result < 0 ? (int)result : (int)CALL(chdir, "/");
 }
+
+/* --- taking a mount off --------------------------------------------------------------------------------------- */
+
+/* The path is resolved once; what was found there, and nothing else, is detached: by its descriptor, through the host's
+ * procfs, so that nobody who renames below the root has a say in which mount it is. */
+int op_unmount(const struct plan_op *op) {
+    uint64_t id = op->arg[3], resolve = id == PLAN_NONE ? RESOLVE_NO_SYMLINKS : 0;
+    int fd = open_in_root(slot(op->arg[1]), blob(op->arg[2]), O_PATH, resolve), result;
+    struct statx about;
+    char path[32];
+
+    if (fd < 0)
+        return fd;
+    result = look(fd, &about);
+    if (result >= 0 && (about.stx_attributes & STATX_ATTR_MOUNT_ROOT) == 0)
+        result = fail(EINVAL, "umount2", "is not a mount point", NULL, NULL);
+    if (result >= 0 && id != PLAN_NONE && about.stx_mnt_id != id)
+        result = fail(EINVAL, "umount2", "something else is mounted there", NULL, NULL);
+    if (result >= 0)
+        result = (int)CALL(fchdir, slot(op->arg[0]));
+    if (result >= 0) {
+        fd_path(path, fd);
+        result = (int)CALL(umount2, path + sizeof("/proc/") - 1, 2 /* MNT_DETACH */);
+    }
+    close_fd(fd);
+    return result;
+}

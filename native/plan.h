@@ -88,6 +88,7 @@ enum plan_code {
     OP_READONLY = 29, /* root slot, path: bind over itself, read-only, other flags kept; absent is fine */
     OP_COPYUP = 30,   /* tree slot, root slot, path: copy what the root has at path into the tree (tmpcopyup) */
     OP_PIVOT = 31,    /* root slot, PIVOT_* method */
+    OP_UNMOUNT = 32,  /* procfs slot, root slot, path, mount id or none (then no symlink is followed): detach it */
     /* the process that will become the program */
     OP_IDS = 40,      /* uid, gid, groups blob (uint32 array) or none, flags IDS_* */
     OP_CAPS = 41,     /* bounding, effective, permitted, inheritable, ambient, flags CAPS_* */

@@ -20,6 +20,7 @@ SUMMARY: dict[str, str] = {
     "resume": "let a paused container go on",
     "update": "change the resource limits of a container",
     "events": "print resource figures and out-of-memory events of a container",
+    "mounts": "add bind mounts to a container that exists, or remove mounts",
     "spec": "write a default config.json",
     "features": "print what this runtime supports, as JSON",
     "plan": "print what create would do, and do nothing",
@@ -43,6 +44,8 @@ DETAIL: dict[str, str] = {
     "ps": "Options after the id are ps(1)'s; default: -ef.",
     "plan": "Runs without any privilege, also for somebody else's bundle.",
     "update": "--resources takes linux.resources as JSON; what is absent or 0 there stays as it is.",
+    "mounts": """FILE holds an array of mounts as in config.json (- is standard input). add takes bind mounts; remove
+        looks at their destinations alone.""",
     "spec": "Refuses to overwrite. --rootless: for the user and group that call it.",
     "checkpoint": "CRIU is not supported by this version.",
     "restore": "CRIU is not supported by this version.",

@@ -53,6 +53,7 @@ VERBS: dict[str, str] = {
         " kernel-memory-tcp= pids-limit# l3-cache-schema= mem-bw-schema="
     ),
     "events": "interval= stats",
+    "mounts": "",
     "checkpoint": (
         f"{_CHECKPOINT} parent-path= pre-dump leave-running tcp-skip-in-flight link-remap"
         " status-fd# page-server="
@@ -80,6 +81,7 @@ ARGUMENTS: dict[str, tuple[int, int, str]] = {
     "plan": (0, 1, "[CONTAINER-ID]"),
     "update": (1, 1, "CONTAINER-ID"),
     "events": (1, 1, "CONTAINER-ID"),
+    "mounts": (3, 3, "add|remove CONTAINER-ID FILE"),
     "checkpoint": (1, 1, "CONTAINER-ID"),
     "restore": (1, 1, "CONTAINER-ID"),
 }

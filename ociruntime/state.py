@@ -191,6 +191,7 @@ class Container:
     * ``cgroup``: what ``ociruntime.cgroups.from_state`` takes; ``freezer``: the file that says whether it is frozen;
     * ``rdt``: what ``host.resctrl.from_state`` takes; ``hooks``: hooks.json holds some;
     * ``listener``: where `start` sends the seccomp listener; ``notify``: the container has a socket for sd_notify(3);
+    * ``mounts``: destination → mount id of what `mounts add` has attached;
     * ``host_pids``: the container shares the runtime's pid namespace; ``no_process``: config.json has no process.
     """
 

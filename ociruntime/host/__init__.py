@@ -14,8 +14,8 @@ prepare
 launch
     ``launch(plan, encoded, fds, *, preserve_fds=0, cgroup_fd=-1, join_fds=(), stdio=None) -> Init``.
     ``Init``: ``pid``, ``pidfd``, ``channel``;
-    ``serve(handlers, *, on_console=None, on_listener=None) -> "ready" | "exec"``: ``handlers[tag](init)`` per SYNC; the
-    callbacks own the descriptor they get; every failure kills and reaps init before it is raised.
+    ``serve(handlers, *, on_console=None, on_listener=None) -> "ready" | "exec" | "done"``: ``handlers[tag](init)``
+    per SYNC; the callbacks own the descriptor they get; every failure kills and reaps init before it is raised.
     ``wait(timeout=None) -> int | None``: raw wait status; ``kill_and_reap()``; ``close()``: forgets the process.
 idmap
     ``write_maps(pid, uid_mappings, gid_mappings, *, privileged, pointer="/linux")``;

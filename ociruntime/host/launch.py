@@ -58,7 +58,8 @@ class Init:
         on_console: OnDescriptor | None = None,
         on_listener: OnDescriptor | None = None,
     ) -> str:
-        """Answer init's messages until it waits at its gate (``"ready"``) or has executed (``"exec"``).
+        """Answer init's messages until it waits at its gate (``"ready"``), has executed (``"exec"``), or has done all
+        of a plan without gate and program (``"done"``).
 
         ``handlers[tag](init)`` does the host's part of each SYNC. ``on_console`` gets the pty master, ``on_listener``
         the seccomp listener; both own what they get. The channel is closed in the end.
@@ -131,6 +132,10 @@ class Init:
         """What the end of the channel means."""
         if any(code == ops.GATE for code, *_ in self.plan.ops):
             raise errors.Error(f"container init {self._death()} before it was ready")
+        if all(code != ops.EXEC for code, *_ in self.plan.ops):
+            if self.wait(_KILL_TIMEOUT) != 0:
+                raise errors.Error(f"init {self._death()} before it had done its work")
+            return "done"
         if self._never_executed():
             raise errors.Error(f"container init {self._death()} before it executed the program")
         return "exec"

@@ -234,6 +234,7 @@ _SIMPLE = {
     ops.SYMLINK: "make symlink {1} to {2}",
     ops.MASK: "mask {1}",
     ops.READONLY: "make {1} read-only",
+    ops.UNMOUNT: "unmount {2}",
     ops.COPYUP: "copy {2} into its tmpfs",
     ops.WRITE: "write {1}",
     ops.OPEN: "open {2}",

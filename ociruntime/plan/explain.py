@@ -42,6 +42,7 @@ _NAMES = {
     ops.READONLY: "READONLY root:fd path:text",
     ops.COPYUP: "COPYUP tree:fd root:fd path:text",
     ops.PIVOT: "PIVOT root:fd method:pivot",
+    ops.UNMOUNT: "UNMOUNT procfs:fd root:fd path:text id:number",
     ops.IDS: "IDS uid:id gid:id groups:groups flags:ids",
     ops.CAPS: (
         "CAPS bounding:capabilities effective:capabilities permitted:capabilities inheritable:capabilities"

@@ -82,6 +82,7 @@ def everything() -> Plan:
     add("", ops.READONLY, root, "/proc/sys")
     add("", ops.CONSOLE, console, root, 24, 80, 1000, ops.CONSOLE_MOUNT)
     add("", ops.PIVOT, root, ops.PIVOT_ROOT)
+    add("", ops.UNMOUNT, proc, root, "/mnt", NONE)
     add("", ops.LOOPBACK)
     add("", ops.STDIO, root, console, 1000)
     add("", ops.HOME, root, 1000)
@@ -99,7 +100,7 @@ def everything() -> Plan:
 def test_everything_is_accepted(native: ModuleType) -> None:
     plan = everything()
     used = {operation[0] for operation in plan.ops}
-    assert used == {*range(1, 13), *range(16, 21), *range(24, 32), *range(40, 47)}
+    assert used == {*range(1, 13), *range(16, 21), *range(24, 33), *range(40, 47)}
     assert native.check_plan(encode(plan, 3)) is None
 
 
