@@ -2,6 +2,7 @@
 
 PYTHON ?= /usr/bin/python3
 PREFIX ?= /usr/local
+DESTDIR ?=
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/pytest
@@ -9,7 +10,7 @@ PYTEST = $(BIN)/pytest
 BUILD_APT = gcc libc6-dev python3-dev python3-venv libffi-dev libseccomp-dev libcap-dev
 TEST_APT = $(shell sed 's/\#.*//' tests/requirements-apt.txt)
 
-SOURCES = setup.py pyproject.toml $(shell find ociruntime native schemas -type f \
+SOURCES = setup.py pyproject.toml $(wildcard install/man/*) $(shell find ociruntime native schemas install -type f \
 	\( -name '*.py' -o -name '*.[chS]' -o -name '*.json' \) ! -name _build_info.py ! -name _validator.py ! -name '_*.c')
 
 # One build at a time in one tree.
@@ -56,14 +57,12 @@ venv: apt ## build, and install into .venv
 build: test-apt ## build into the source tree as well, which is what tests import
 	@$(LOCKED) $(VENV)/.test-installed
 
-install: apt ## install below PREFIX: an environment in lib/ociruntime and the command in bin
-	@$(LOCKED) VENV=$(PREFIX)/lib/ociruntime $(PREFIX)/lib/ociruntime/.installed
-	@install -d $(PREFIX)/bin
-	@ln -sfn ../lib/ociruntime/bin/ociruntime $(PREFIX)/bin/ociruntime
+install: apt ## install below PREFIX (/usr/local): the command, manual pages, completion; DESTDIR is honoured
+	@$(LOCKED) -s $(VENV)/.wheel
+	@$(BIN)/python install/place.py install --destdir '$(DESTDIR)' --prefix '$(PREFIX)' --wheel $(VENV)/wheel/ociruntime-*.whl
 
 uninstall: ## undo install
-	rm -f $(PREFIX)/bin/ociruntime
-	rm -rf --one-file-system $(PREFIX)/lib/ociruntime
+	@$(PYTHON) install/place.py uninstall --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
 
 clean: ## remove whatever was built
 	rm -rf --one-file-system build dist *.egg-info $(VENV) .build-lock .mypy_cache .ruff_cache .pytest_cache
@@ -74,10 +73,17 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q 'setuptools>=77' 'cffi>=1.15'
 
-$(VENV)/.installed: $(BIN)/python $(SOURCES)
-	@rm -rf build
-	@$(BIN)/pip install -v --no-build-isolation . >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+# One wheel is what .venv, `make install` and the tests install.
+$(VENV)/.wheel: $(BIN)/python $(SOURCES)
+	@rm -rf build $(VENV)/wheel
+	@$(BIN)/pip wheel -v --no-deps --no-build-isolation -w $(VENV)/wheel . >$(VENV)/build.log 2>&1 || { \
+		cat $(VENV)/build.log; exit 1; }
 	@sed -n 's/^ *\(ociruntime: \)/\1/p' $(VENV)/build.log
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.wheel
+	@$(BIN)/pip install -q $(VENV)/wheel/ociruntime-*.whl
+	@$(BIN)/pip install -q --no-deps --force-reinstall $(VENV)/wheel/ociruntime-*.whl
 	@OCIRUNTIME_LAUNCHER=script $(BIN)/python setup.py -q build_scripts --build-dir=$(VENV)/script 2>/dev/null
 	@$(BIN)/ociruntime --version
 	@touch $@

@@ -1,7 +1,10 @@
-"""The build of what pyproject.toml cannot say: the C parts, the generated validator and the launcher.
+"""The build of what pyproject.toml cannot say: the C parts, the generated validator, the launcher, the manual.
 
 setuptools runs, in this order: build_py (package, schemas, validator, init), build_ext (extension modules),
-build_scripts (the command `ociruntime`, which freezes what build_py laid out).
+build_scripts (the command `ociruntime`, which freezes what build_py laid out), install_data (manual, completion).
+
+Environment: OCIRUNTIME_LAUNCHER (native/build_launcher.py); OCIRUNTIME_SITES: directories, separated by colons, where
+the dependencies will be, if not beside the package.
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ import sys
 import sysconfig
 import tempfile
 from distutils.command.build_scripts import build_scripts
+from distutils.command.install_data import install_data
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from setuptools import Command, Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.command.install import install
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, ROOT)  # a build front end does not
@@ -74,9 +80,22 @@ def site_directory() -> str:
 
 def extra_sites() -> list[str]:
     """Other directories of this interpreter in which dependencies may be installed."""
+    if "OCIRUNTIME_SITES" in os.environ:
+        return [path for path in os.environ["OCIRUNTIME_SITES"].split(":") if path]
     own = os.path.realpath(sysconfig.get_path("platlib"))
     found = [path for path in site.getsitepackages() if os.path.isdir(path)]
     return [path for path in found if os.path.realpath(path) != own]
+
+
+def cffi_backend() -> str:
+    """The file of the module _cffi_backend that will be used, or empty."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    for directory in extra_sites():
+        path = f"{directory}/_cffi_backend{suffix}"
+        if os.path.exists(path):
+            return path
+    found = importlib.util.find_spec("_cffi_backend")
+    return str(found.origin) if found else ""
 
 
 def make_parts(package: str) -> None:
@@ -102,6 +121,17 @@ class BuildPy(build_py):
         schemas = os.path.join(ROOT, "schemas")
         shutil.copytree(schemas, os.path.join(package, "schemas"), dirs_exist_ok=True)
         make_parts(package)
+
+
+class BuildExt(build_ext):
+    """Compiles the extension modules with the flags of all C parts."""
+
+    def build_extensions(self) -> None:
+        hardening = load("native/hardening.py")
+        for extension in self.extensions:
+            extension.extra_compile_args += hardening.compile_flags(CC.split())
+            extension.extra_link_args += hardening.LINKED
+        super().build_extensions()
 
 
 class BuildParts(Command):
@@ -132,10 +162,9 @@ class BuildScripts(build_scripts):
         from ociruntime import hotpath
 
         build_ext = self.get_finalized_command("build_ext")
-        backend = importlib.util.find_spec("_cffi_backend")
         os.makedirs(self.build_dir, exist_ok=True)
         extensions = {
-            "_cffi_backend": str(backend.origin) if backend else "",
+            "_cffi_backend": cffi_backend(),
             "ociruntime._native": build_ext.get_ext_fullpath("ociruntime._native"),
         }
         build = builder.LauncherBuild(
@@ -156,8 +185,38 @@ class BuildScripts(build_scripts):
         return []
 
 
+class InstallData(install_data):
+    """Adds the manual pages and the completions, below the prefix."""
+
+    def run(self) -> None:
+        work = os.path.join(self.get_finalized_command("build").build_temp, "data")
+        load("install/manual.py").write(os.path.join(work, "share/man"))
+        load("install/completion.py").write(work)
+        self.data_files = [
+            (os.path.relpath(directory, work), [os.path.join(directory, name) for name in names])
+            for directory, _, names in sorted(os.walk(work))
+            if names
+        ]
+        super().run()
+
+
+class Install(install):
+    """Runs install_data, though nothing is declared for it."""
+
+    sub_commands: ClassVar[list[tuple[str, Any]]] = [
+        (name, None if name == "install_data" else when) for name, when in install.sub_commands
+    ]
+
+
 setup(
-    cmdclass={"build_parts": BuildParts, "build_py": BuildPy, "build_scripts": BuildScripts},
+    cmdclass={
+        "build_ext": BuildExt,
+        "build_parts": BuildParts,
+        "build_py": BuildPy,
+        "build_scripts": BuildScripts,
+        "install": Install,
+        "install_data": InstallData,
+    },
     cffi_modules=["native/build_ffi.py:ffibuilder"]
     if os.path.exists("native/build_ffi.py")
     else [],

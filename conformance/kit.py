@@ -409,7 +409,9 @@ class Runtime:
     def _reap_until(self, done: threading.Event) -> None:
         while not done.wait(0.01):
             for pid in child_pids():
-                if pid not in self._calls and not alive(pid):
+                with self._lock:  # a call may have ended before it was entered
+                    ours = pid in self._calls
+                if not ours and not alive(pid):
                     with contextlib.suppress(ChildProcessError):
                         os.waitpid(pid, os.WNOHANG)
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+if HERE not in sys.path:  # native/ is no package
+    sys.path.insert(0, HERE)
+
+from hardening import compile_flags, knows
 
 SOURCES = ("main.c", "exec.c", "path.c", "mount.c", "copy.c", "process.c", "stdio.c", "check.c")
 """Relative to this file."""
@@ -26,7 +31,6 @@ CFLAGS = (
     "-fPIE",
     "-fvisibility=hidden",
     "-fno-plt",
-    "-fstack-protector-strong",
     "-ffunction-sections",
 )
 LDFLAGS = (
@@ -59,12 +63,6 @@ def flags_for(cc: list[str]) -> list[str]:
     ]
 
 
-def knows(cc: list[str], flag: str) -> bool:
-    """Whether a compiler takes an option."""
-    command = [*cc, "-Werror", flag, "-fsyntax-only", "-x", "c", "/dev/null"]
-    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
-
-
 def build_init(cc: str, out: str) -> None:
     """Compile and link `init` to the file ``out`` with the C compiler ``cc``.
 
@@ -76,7 +74,10 @@ def build_init(cc: str, out: str) -> None:
     with tempfile.TemporaryDirectory() as work:
         program = os.path.join(work, "init")
         subprocess.run(
-            [*compiler, *CFLAGS, *flags_for(compiler), *sources, *LDFLAGS, "-o", program],
+            [
+                *(*compiler, *CFLAGS, *compile_flags(compiler, libc=False), *flags_for(compiler)),
+                *(*sources, *LDFLAGS, "-o", program),
+            ],
             check=True,
         )
         with open(program, "rb") as file:

@@ -22,6 +22,10 @@ import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+if HERE not in sys.path:  # native/ is no package
+    sys.path.insert(0, HERE)
+
+from hardening import LINKED, compile_flags
 
 VARIANTS = ("static", "shared", "script")
 
@@ -119,6 +123,7 @@ class LauncherBuild:
         extensions: Mapping[str, str],
     ) -> None:
         self.cc = shlex.split(cc)
+        self.flags = compile_flags(self.cc)
         self.root = root
         self.work = os.path.abspath(work)
         self.site = site
@@ -237,14 +242,7 @@ class LauncherBuild:
         name = os.path.splitext(os.path.basename(source))[0]
         target = os.path.join(self.work, name + ".o")
         include = sysconfig.get_path("include")
-        base = [
-            "-O2",
-            "-fstack-protector-strong",
-            "-fno-pie",
-            f"-I{self.work}",
-            "-isystem",
-            include,
-        ]
+        base = ["-O2", *self.flags, "-fno-pie", f"-I{self.work}", "-isystem", include]
         _run([*self.cc, *base, *flags, "-c", os.path.join(HERE, source), "-o", target], "compile")
         return target
 
@@ -264,7 +262,7 @@ class LauncherBuild:
         objects = [*self._objects(["-DSTATIC_PYTHON"]), *frozen]
         # Extensions built for older systems need libpthread.so.0, which is empty since glibc 2.34: by answering to
         # that name, the launcher spares each process the search.
-        base = ["-rdynamic", "-Wl,-soname,libpthread.so.0", "-no-pie", "-Wl,-z,relro", "-s"]
+        base = ["-rdynamic", "-Wl,-soname,libpthread.so.0", "-no-pie", *LINKED]
         libraries = [*_config_words("LIBS"), *_config_words("SYSLIBS")]
         wraps = {name: macro for name, macro in WRAPS.items() if name in symbols}
         if wraps:
@@ -299,17 +297,7 @@ class LauncherBuild:
         objects = [*self._objects([]), *frozen]
         # Debian's linker name is in LIBPL only where the -dev package of libpython is not complete.
         rpath = [] if str(libdir).startswith("/usr/lib") else [f"-Wl,-rpath,{libdir}"]
-        link = [
-            "-rdynamic",
-            "-no-pie",
-            "-Wl,-z,relro",
-            "-s",
-            "-o",
-            out,
-            *objects,
-            f"-L{libdir}",
-            f"-l{name}",
-        ]
+        link = ["-rdynamic", "-no-pie", *LINKED, "-o", out, *objects, f"-L{libdir}", f"-l{name}"]
         _run([*self.cc, *link, *rpath], "link")
 
 

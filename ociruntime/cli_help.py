@@ -137,11 +137,30 @@ OPTIONS: dict[str, tuple[str, str]] = {
 """Options of the verbs: placeholder and text. An option has one meaning, whatever the verb."""
 
 
+CHOICES: dict[str, str] = {
+    "log-format": "text json",
+    "log-level": "error warning info debug",
+    "cgroup-manager": "cgroupfs systemd disabled",
+    "rootless": "true false auto",
+    "list format": "table json",
+    "ps format": "table json",
+    "plan format": "text json",
+}
+"""The words that the value of an option may be, for completion: by its name, after the verb where they differ."""
+
+
+def text_of(word: str, texts: dict[str, tuple[str, str]]) -> tuple[str, str, str, str, str]:
+    """What there is to say of one word of cli_options: name, letter or "", kind, placeholder or "", text."""
+    kind = word[-1] if word[-1] in "=*#" else cli_options.SWITCH
+    name, _, short = word.rstrip("=*#").partition(",")
+    placeholder, text = texts.get(name, _CRIU if kind else ("", _CRIU[1]))
+    return name, short, kind, placeholder, text
+
+
 def _rows(words: str, texts: dict[str, tuple[str, str]]) -> list[str]:
     lines = []
     for word in words.split():
-        name, _, short = word.rstrip("=*#").partition(",")
-        placeholder, text = texts.get(name, _CRIU if word[-1] in "=*#" else ("", _CRIU[1]))
+        name, short, _, placeholder, text = text_of(word, texts)
         left = f"  --{name}" + (f", -{short}" if short else "") + f" {placeholder}".rstrip()
         wrapped = textwrap.wrap(text, 60)
         if len(left) > 31:
