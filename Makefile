@@ -16,11 +16,11 @@ SOURCES = setup.py pyproject.toml $(wildcard install/man/*) $(shell find ocirunt
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help demo test test-vm bench bench-load lint fuzz venv build install uninstall clean apt test-apt
+.PHONY: help demo test test-vm test-engines-newer bench bench-load lint fuzz venv build install uninstall clean apt test-apt
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
-		printf '  make %-10s %s\n' "$$name" "$$text"; done
+		printf '  make %-18s %s\n' "$$name" "$$text"; done
 
 demo: venv ## run a real container from this machine's own files and show how it is isolated
 	@$(BIN)/python -m ociruntime.demo
@@ -37,6 +37,10 @@ test-vm: build ## run the tests that need systemd and cgroup v2 in a virtual mac
 bench: test-apt ## compare times, memory and system calls with those of runc and crun
 	@$(LOCKED) $(VENV)/.test-installed
 	@$(BIN)/python -m bench --svg bench.svg --json bench.json
+
+test-engines-newer: test-apt ## run the engine tests among Debian 13's engines, in a root of that release
+	@.ci/apt-install mmdebstrap
+	@$(PYTHON) -m tests.newer_debian
 
 bench-load: test-apt ## run 200 containers under podman and containerd, and keep 1,000 alive, beside the peers
 	@$(LOCKED) $(VENV)/.test-installed
@@ -65,7 +69,7 @@ uninstall: ## undo install
 	@$(PYTHON) install/place.py uninstall --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
 
 clean: ## remove whatever was built
-	rm -rf --one-file-system build dist *.egg-info $(VENV) .build-lock .mypy_cache .ruff_cache .pytest_cache
+	rm -rf --one-file-system build dist *.egg-info $(VENV) .newer .build-lock .mypy_cache .ruff_cache .pytest_cache
 	rm -f *.so ociruntime/*.so ociruntime/init ociruntime/_build_info.py ociruntime/spec/_validator.py native/_*.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

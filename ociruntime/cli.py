@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 HOT_VERBS = frozenset(
     ("create", "start", "state", "kill", "delete", "run", "exec", "pause", "resume", "update")
-    + ("features", "ps")
+    + ("features", "list", "ps")
 )
 """Verbs that work in the launcher's core phase; every other verb runs in the full interpreter."""
 

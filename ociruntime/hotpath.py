@@ -41,6 +41,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.commands.exec",
     "ociruntime.commands.features",
     "ociruntime.commands.kill",
+    "ociruntime.commands.list",
     "ociruntime.commands.pause",
     "ociruntime.commands.ps",
     "ociruntime.commands.resume",

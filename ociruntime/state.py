@@ -367,10 +367,14 @@ def load(root: str, container_id: str, *, lock: bool = False) -> Container:
             raise not_found() from exc
         raise errors.from_os(exc, f"open {path}") from exc
     container = Container(container_id, path, fd, {})
-    if lock:
-        container.lock()
-    else:
-        container.data = _read_state(fd)
+    try:
+        if lock:
+            container.lock()
+        else:
+            container.data = _read_state(fd)
+    except errors.Error:
+        posix.close(fd)
+        raise
     return container
 
 

@@ -1,8 +1,8 @@
-"""The engine tests among another Debian release's engines: python -m tests.newer_debian [--suite trixie] [PYTEST-ARGUMENT...].
+"""The engine tests among another Debian release's engines: python -m tests.newer_debian [--suite trixie] [ARG...].
 
 The tracked files are copied below `.newer`, built there with the release's own Python, and tests/engines runs in a root
-of that release (tests/debian_root.py): its podman, docker, containerd and buildah, with ociruntime and with its runc and
-crun as the control. Prints how many flows passed for each engine and runtime. The exit status is pytest's.
+of that release (tests/debian_root.py): its podman, docker, containerd and buildah, with ociruntime, and as the control
+with its runc and crun. Prints how many flows passed for each engine and runtime. The exit status is pytest's.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def table(result: Path) -> str:
     for kind, outcomes in sorted(counts.items()):
         cells = [str(outcomes[word]) for word in ("passed", "failed", "skipped")]
         out.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join([*out, *(f"skipped {number}: {why}" for why, number in sorted(reasons.items()))])
+    return "\n".join(
+        [*out, *(f"skipped {number}: {why}" for why, number in sorted(reasons.items()))]
+    )
 
 
 def main() -> int:

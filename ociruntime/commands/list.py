@@ -1,10 +1,10 @@
-"""`list`: the containers below the state directory. Cold."""
+"""`list`: the containers below the state directory. Hot module as long as root owns them all."""
 
 from __future__ import annotations
 
-import pwd
+import posix
 
-from ociruntime import errors, log, state
+from ociruntime import errors, hotpath, log, state
 from ociruntime.spec import json_reader
 
 TYPE_CHECKING = False
@@ -15,10 +15,12 @@ _COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
 def _owner(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"#{uid}"
+    if uid == 0:
+        return "root"
+    hotpath.exec_full()  # nothing was printed yet
+    from ociruntime.commands import list_owner
+
+    return list_owner.name(uid)
 
 
 def run(call: Call) -> int:
@@ -26,22 +28,29 @@ def run(call: Call) -> int:
     form = call.text("format") or "table"
     if form not in ("table", "json"):
         raise errors.Error(f"invalid format option {form!r}: table or json")
+    quiet = call.switch("quiet")
     root = call.root()
-    found = []
+    documents: list[state.State] = []
+    warnings = []
     for name in state.names(root):
         try:
-            found.append(state.load(root, name))
+            container = state.load(root, name)
         except errors.Error as exc:
             # Deleted meanwhile, or broken: the others are shown all the same.
             if exc.message != state.NOT_FOUND:
-                log.warning(f"load container {name}: {exc.message}")
-    if call.switch("quiet"):
-        log.out("".join(f"{container.id}\n" for container in found))
+                warnings.append(f"load container {name}: {exc.message}")
+            continue
+        if quiet:
+            documents.append({"id": name})
+        else:
+            owner = _owner(container.data.get("owner", 0))
+            documents.append(container.document(container.status(), owner=owner))
+        posix.close(container.fd)  # there may be more containers than descriptors
+    for warning in warnings:
+        log.warning(warning)
+    if quiet:
+        log.out("".join([f"{document['id']}\n" for document in documents]))
         return 0
-    documents = [
-        container.document(container.status(), owner=_owner(container.data.get("owner", 0)))
-        for container in found
-    ]
     if form == "json":
         log.out(f"{json_reader.dumps(documents)}\n")
         return 0
@@ -52,7 +61,9 @@ def run(call: Call) -> int:
     widths = [
         max(12, *(len(row[column]) + 3 for row in rows)) for column in range(len(_COLUMNS) - 1)
     ]
+    lines = []
     for row in rows:
-        padded = "".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
-        log.out(f"{padded}{row[-1]}\n")
+        padded = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        lines.append(f"{''.join(padded)}{row[-1]}\n")
+    log.out("".join(lines))
     return 0

@@ -28,6 +28,7 @@ COLD = {
     ("ociruntime.cgroups.v1", "ociruntime.cgroups.stats"),
     ("ociruntime.cgroups.v2", "ociruntime.cgroups.stats"),
     ("ociruntime.cli", "ociruntime.cli_help"),
+    ("ociruntime.commands.list", "ociruntime.commands.list_owner"),
     ("ociruntime.commands.ps", "ociruntime.commands.ps_table"),
     ("ociruntime.spec.json_reader", "ociruntime.spec.json_fallback"),
     ("ociruntime.spec.validate", "ociruntime.spec.explain"),
