@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
+from pathlib import Path
+from typing import Any
 
 from tests.engines.drivers.base import LIMITS, Engine
 from tests.engines.drivers.containerd import Containerd
@@ -52,11 +56,26 @@ class Docker(Containerd):
             env=self.env,
         )
 
+    def get(self, path: str) -> Any:
+        """What dockerd's API answers to GET."""
+        connection = http.client.HTTPConnection("localhost", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(self.world.path("/run/docker.sock")))
+        try:
+            connection.request("GET", path)
+            return json.load(connection.getresponse())
+        finally:
+            connection.close()
+
     def prepare(self) -> None:
         Engine.prepare(self)
 
     def tidy(self) -> None:
         Engine.tidy(self)
+
+    def own_group(self, path: Path) -> bool:
+        # The parent of BuildKit's containers.  Which of several at once made it may not be the last to go.
+        return path.name == "buildkit"
 
     def version(self) -> str:
         return Engine.version(self)
