@@ -14,6 +14,7 @@ from tests.engines.drivers import OURS, Cri
 from tests.engines.drivers.cri import (
     CREATED,
     EXITED,
+    NODES,
     NOT_READY,
     READY,
     RUNNING,
@@ -21,7 +22,7 @@ from tests.engines.drivers.cri import (
     CriError,
 )
 
-pytestmark = [pytest.mark.root, pytest.mark.engines("cri")]
+pytestmark = [pytest.mark.root, pytest.mark.engines(*NODES)]
 
 
 def namespaces(container: Container, *kinds: str) -> dict[str, str]:
@@ -271,6 +272,12 @@ def test_killed_shim(engine: Cri) -> None:
     poll(lambda: pod.status().state == NOT_READY, "the sandbox's end is not noticed")
     pod.stop()
     pod.remove()
+    if engine.kind == "cri2":
+        # 2.1 forgets the other containers of a dead shim, with each runtime: the runtime does not.
+        root = "/run/containerd/runc/k8s.io"
+        path = str(engine.world.runtime if engine.ours else engine.control())
+        engine.world.call(path, "--root", root, "delete", "--force", container.id).ok()
+    assert not engine.ours or engine.leaks() == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -291,7 +298,8 @@ def test_restarted_daemon(engine: Cri, how: signal.Signals) -> None:
         poll(engine.ready, "the node does not become ready", timeout=30.0)
     assert alive.status().state == RUNNING
     assert alive.exec("echo", "on").ok().out == "on\n"
-    assert ending.wait().exit_code == 6
+    # 2.1 does not ask what became of it, with each runtime.
+    assert ending.wait().exit_code in ((6,) if engine.kind == "cri" else (6, 255))
     alive.stop(timeout=5)
     assert alive.status().exit_code == 0
 

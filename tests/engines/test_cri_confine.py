@@ -9,9 +9,9 @@ import pytest
 
 from conformance.kit import Result, poll
 from tests.engines.drivers import Cri
-from tests.engines.drivers.cri import RUNNING, Container, CriError, Pod
+from tests.engines.drivers.cri import NODES, RUNNING, Container, CriError, Pod
 
-pytestmark = [pytest.mark.root, pytest.mark.engines("cri")]
+pytestmark = [pytest.mark.root, pytest.mark.engines(*NODES)]
 MIB = 1 << 20
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from conformance.kit import poll
 from tests.engines.drivers import Cri
-from tests.engines.drivers.cri import RUNNING, Container, CriError, Pod
+from tests.engines.drivers.cri import NODES, RUNNING, Container, CriError, Pod
 
-pytestmark = [pytest.mark.root, pytest.mark.engines("cri")]
+pytestmark = [pytest.mark.root, pytest.mark.engines(*NODES)]
 STAMP = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(Z|[+-]\d\d:\d\d)")
 
 

@@ -170,7 +170,7 @@ class World:
     def story(self, lines: int = 20) -> str:
         """The ends of the logs of the daemons, for the message of a failed test."""
         parts = []
-        for path in self.logs:
+        for path in self.logs if not self.closed else ():
             tail = path.read_text(errors="replace").splitlines()[-lines:]
             parts.append(f"--- {path.name}\n" + "\n".join(tail))
         return "\n".join(parts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.engines.drivers.base import BUSYBOX, IMAGE, OURS, ROOTFS, Engine
 from tests.engines.drivers.containerd import Containerd
-from tests.engines.drivers.cri import Cri
+from tests.engines.drivers.cri import Cri, Cri2
 from tests.engines.drivers.docker import Docker
 from tests.engines.drivers.podman import Podman, UserPodman
 
@@ -19,6 +19,7 @@ __all__ = [
     "ROOTFS",
     "Containerd",
     "Cri",
+    "Cri2",
     "Docker",
     "Engine",
     "Podman",
@@ -27,5 +28,5 @@ __all__ = [
 
 # The order of the tables in docs; kind -> class.
 DRIVERS: dict[str, type[Engine]] = {
-    driver.kind: driver for driver in (Podman, UserPodman, Docker, Containerd, Cri)
+    driver.kind: driver for driver in (Podman, UserPodman, Docker, Containerd, Cri, Cri2)
 }

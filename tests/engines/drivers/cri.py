@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -17,12 +18,14 @@ from conformance.kit import Result, poll
 from tests.engines.drivers.base import OURS
 from tests.engines.drivers.containerd import Containerd
 from tests.engines.streaming import Forward, Stream
+from tests.integration.harness import runtime_path
 
-__all__ = ["BOX", "Container", "Cri", "CriError", "Pod"]
+__all__ = ["BOX", "NODES", "Container", "Cri", "Cri2", "CriError", "Pod"]
 
 BOX = "localhost/busybox:latest"
 PAUSE = "localhost/pause:1"
 PROTO = "tests/engines/cri.proto"
+KUBERNETES = Path(__file__).resolve().parents[3] / "docs/kubernetes.md"
 READY, NOT_READY = 0, 1
 CREATED, RUNNING, EXITED, UNKNOWN = range(4)
 NETWORK = {
@@ -43,6 +46,10 @@ NETWORK = {
         {"type": "portmap", "capabilities": {"portMappings": True}},
     ],
 }
+
+
+# The kinds of nodes that shared tests run on; the newer one only where it was built.
+NODES = ("cri", "cri2") if "OCIRUNTIME_CONTAINERD2" in os.environ else ("cri",)
 
 
 class CriError(Exception):
@@ -87,11 +94,14 @@ class Cri(Containerd):
     kind = "cri"
     files = (Path("/usr/lib/cni/bridge"),)
     daemon_command = "containerd"
+    config_version = 2
+
+    def __init__(self, name: str, runtime: str, path: Path) -> None:
+        ours = runtime_path()  # both are handlers, whichever is in use
+        super().__init__(name, runtime, Path(ours).absolute() if ours else path)
 
     def start(self) -> None:
-        os.environ.setdefault(
-            "GRPC_ENABLE_FORK_SUPPORT", "0"
-        )  # the tests fork, but never call then
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # no child of a test calls
         import grpc
 
         self.grpc = grpc
@@ -116,24 +126,33 @@ class Cri(Containerd):
 
     def config(self) -> str:
         """containerd's configuration: its own places, no network to reach, two handlers."""
-        handlers = {OURS: str(self.ours_path()), "runc": "/usr/sbin/runc"}
         disabled = [f'"io.containerd.snapshotter.v1.{n}"' for n in ("btrfs", "zfs", "devmapper")]
-        plugin = '[plugins."io.containerd.grpc.v1.cri"'
-        lines = ["version = 2", 'root = "/run/containerd-root"', 'state = "/run/containerd-state"']
-        lines += [f"disabled_plugins = [{', '.join(disabled)}]", "[grpc]"]
-        lines += [f'address = "{self.socket}"', '[plugins."io.containerd.internal.v1.opt"]']
-        lines += ['path = "/run/containerd-opt"', f"{plugin}]", f'sandbox_image = "{PAUSE}"']
-        # Root may lack CAP_SYS_RESOURCE.
-        lines += ["restrict_oom_score_adj = true", 'stream_server_address = "127.0.0.1"']
-        lines += [f"{plugin}.cni]", 'bin_dir = "/usr/lib/cni"', 'conf_dir = "/run/cni.d"']
-        for name, path in handlers.items():
-            lines += [f"{plugin}.containerd.runtimes.{name}]"]
-            lines += ['runtime_type = "io.containerd.runc.v2"']
-            lines += [f"{plugin}.containerd.runtimes.{name}.options]", f'BinaryName = "{path}"']
+        lines = [f"version = {self.config_version}", 'root = "/run/containerd-root"']
+        lines += ['state = "/run/containerd-state"', f"disabled_plugins = [{', '.join(disabled)}]"]
+        lines += ["[grpc]", f'address = "{self.socket}"']
+        lines += ['[plugins."io.containerd.internal.v1.opt"]', 'path = "/run/containerd-opt"']
+        lines += self.plugin_config()
+        lines += [self.handler(OURS, self.world.runtime), self.handler("runc", self.control())]
         return "\n".join(lines) + "\n"
 
-    def ours_path(self) -> Path:
-        return self.world.runtime
+    def plugin_config(self) -> list[str]:
+        plugin = '[plugins."io.containerd.grpc.v1.cri"'
+        lines = [f"{plugin}]", f'sandbox_image = "{PAUSE}"', 'stream_server_address = "127.0.0.1"']
+        lines += ["restrict_oom_score_adj = true"]  # root may lack CAP_SYS_RESOURCE
+        return [*lines, f"{plugin}.cni]", 'bin_dir = "/usr/lib/cni"', 'conf_dir = "/run/cni.d"']
+
+    def handler(self, name: str, path: Path) -> str:
+        """The lines of docs/kubernetes.md for a runtime class of this name."""
+        blocks = re.findall(r"^```toml\n(.*?)^```", KUBERNETES.read_text(), re.M | re.S)
+        head = f"version = {self.config_version}\n"
+        [block] = [text.removeprefix(head) for text in blocks if text.startswith(head)]
+        documented = "/usr/local/bin/ociruntime"
+        assert documented in block
+        other = block.replace(documented, "\0").replace("ociruntime", name)
+        return other.replace("\0", str(path))
+
+    def control(self) -> Path:
+        return Path("/usr/sbin/runc")
 
     def start_daemon(self) -> None:
         self.daemon = self.world.daemon(
@@ -265,6 +284,31 @@ class Cri(Containerd):
         if not self.world.closed and hasattr(self, "channel"):
             self.channel.close()
         super().close()
+
+
+class Cri2(Cri):
+    """A newer node: containerd 2 as `build-containerd2` made it, and the control that it made."""
+
+    kind = "cri2"
+    config_version = 3
+    home = Path(os.environ.get("OCIRUNTIME_CONTAINERD2", "$OCIRUNTIME_CONTAINERD2"))
+    files = (*Cri.files, home / "containerd", home / "containerd-shim-runc-v2", home / "ctr")
+    command = (str(home / "ctr"), *Cri.command[1:])
+    daemon_command = str(home / "containerd")
+
+    def start(self) -> None:
+        self.env["PATH"] = f"{self.home}:{self.env['PATH']}"  # its shim first
+        super().start()
+
+    def plugin_config(self) -> list[str]:
+        plugin = "[plugins.'io.containerd.cri.v1.runtime'"
+        lines = ["[plugins.'io.containerd.cri.v1.images'.pinned_images]", f"sandbox = '{PAUSE}'"]
+        lines += [f"{plugin}]", "restrict_oom_score_adj = true"]
+        return [*lines, f"{plugin}.cni]", "bin_dirs = ['/usr/lib/cni']", "conf_dir = '/run/cni.d'"]
+
+    def control(self) -> Path:
+        built = self.home / "runc"
+        return built if built.exists() else super().control()
 
 
 class Pod:
