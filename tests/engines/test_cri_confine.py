@@ -274,7 +274,7 @@ def test_stats(pod: Pod) -> None:
     container.exec("sh", "-c", script).ok()
     after = container.ask("ContainerStats").stats
     grown = after.memory.working_set_bytes.value - before.memory.working_set_bytes.value
-    assert 18 * MIB < grown < 40 * MIB
+    assert 12 * MIB < grown < 40 * MIB  # the kernel counts in batches
     used = after.cpu.usage_core_nano_seconds.value - before.cpu.usage_core_nano_seconds.value
     assert 10e6 < used < 60e9
 
