@@ -5,6 +5,7 @@ The tests run where OCIRUNTIME_CONTAINERD2 names a directory that `build-contain
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ import pytest
 from tests.engines.drivers import OURS, Cri
 from tests.engines.drivers.cri import BOX, Container, CriError, Pod
 
-pytestmark = [pytest.mark.root, pytest.mark.engines("cri2")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.engines("cri2"),
+    pytest.mark.skipif(
+        "OCIRUNTIME_CONTAINERD2" not in os.environ,
+        reason="OCIRUNTIME_CONTAINERD2 does not name what tests/engines/build-containerd2 built",
+    ),
+]
 
 
 def mapping(host: int, length: int = 65536) -> dict[str, Any]:
