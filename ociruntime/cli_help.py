@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from ociruntime import cli_options, errors, log
+from ociruntime import cli_options, errors
 
 SUMMARY: dict[str, str] = {
     "create": "create a container from a bundle; its program waits for start",
@@ -203,5 +203,7 @@ def of_verb(verb: str) -> str:
 
 def show(verb: str) -> int:
     """Print help; the exit code: not 0 for verbs that do not work, which is how engines ask."""
+    from ociruntime import log  # needs a part in C, which the build of the manual pages has not
+
     log.out(of_verb(verb) if verb else overview())
     return 1 if verb in ("checkpoint", "restore") else 0
