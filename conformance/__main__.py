@@ -1,14 +1,14 @@
 """Judge OCI runtimes by the runtime specification alone.
 
 Each check is a property of the specification with its level (MUST, SHOULD, MAY).  The runtimes are
-used as an engine uses them: create, start, state, kill, delete and a config.json.  Needs root and a
-C compiler (for the static program that runs in the containers).
+used as an engine uses them: create, start, state, kill, delete and a config.json.  Needs a C compiler
+(for the static program that runs in the containers), and root: an ordinary user's containers have a user
+namespace, and checks that such a user cannot prepare are skipped.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -88,9 +88,6 @@ def main(argv: list[str]) -> int:
     if options.list:
         print(report.listing(options.rows))
         return 0
-    if os.geteuid() != 0:
-        print("conformance: needs root", file=sys.stderr)
-        return 2
     try:
         reports = judge(options)
     except runner.Unusable as reason:

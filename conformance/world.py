@@ -44,7 +44,13 @@ def umount(target: Path) -> None:
 
 
 def enter() -> None:
-    """Mounts of our own, and every orphan becomes a child of this process.  Raises OSError."""
+    """Mounts of our own (an ordinary user has no right to any), and every orphan becomes a child of this process.
+
+    Raises OSError.
+    """
+    if os.geteuid() != 0:
+        become_subreaper()
+        return
     _check(_libc.unshare(CLONE_NEWNS), "unshare the mount namespace")
     mount("none", Path("/"), None, MS_REC | MS_PRIVATE)
     become_subreaper()

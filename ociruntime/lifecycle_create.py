@@ -351,7 +351,12 @@ def _snapshot(creation: Creation, name: str, data: bytes) -> None:
 
 def _make_cgroup(creation: Creation) -> None:
     resources = creation.linux.get("resources")
-    creation.manager.create(resources)
+    owner = None
+    if creation.manager.mode == "v2":
+        from ociruntime.cgroups import v2
+
+        owner = v2.owner(creation.spec)
+    creation.manager.create(resources, delegate_uid=owner)
     for warning in creation.manager.apply(resources):
         log.warning(warning)
     container = creation.container

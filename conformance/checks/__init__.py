@@ -16,6 +16,7 @@ MODULES = (
     "devices",
     "netdevices",
     "cgroups",
+    "cgroups_v2",
     "kernel",
     "seccomp",
     "features",

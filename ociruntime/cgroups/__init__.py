@@ -33,7 +33,7 @@ def manager(
 
     ``kind``: ``cgroupfs``, ``systemd`` or ``disabled``. ``path``: linux.cgroupsPath or None. Absolute paths start at
     the root of each hierarchy, relative ones as well, so one value always names one place;
-    absent: ``/<container_id>``, which for an ordinary user on v2 lies beside the caller's own cgroup.
+    absent: ``/<container_id>``. For an ordinary user on v2, both lie beside the caller's own cgroup.
     ``root`` and ``proc`` are for tests. Raises ``errors.Error`` for a path that cannot be used.
     """
     if kind == "systemd":
@@ -53,7 +53,8 @@ def manager(
     if mode == "v2":
         from ociruntime.cgroups.v2 import V2Manager
 
-        return V2Manager.plan(root, place, rootless, absent=not path, proc=proc)
+        beside = not path or path[0] != "/"
+        return V2Manager.plan(root, place, rootless, beside=beside, proc=proc)
     if mode == "none":
         from ociruntime.cgroups.disabled import DisabledManager
 

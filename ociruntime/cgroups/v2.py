@@ -47,15 +47,15 @@ class V2Manager(Manager):
 
     @classmethod
     def plan(
-        cls, mount: str, path: str, rootless: bool | None, *, absent: bool, proc: str
+        cls, mount: str, path: str, rootless: bool | None, *, beside: bool, proc: str
     ) -> V2Manager:
         """Decide on the directory; refuses one that somebody uses. Only looks.
 
-        ``absent``: nothing was configured. Then an ordinary user's container lies beside the caller's own cgroup,
-        the only place where one may have been delegated to that user.
+        ``beside``: nothing was configured, or a relative path. Then an ordinary user's container lies beside the
+        caller's own cgroup, the only place where one may have been delegated to that user.
         """
         manager = cls(mount, path, 0, rootless)
-        if absent and manager._ordinary():
+        if beside and manager._ordinary():
             own = dict(hierarchy.membership(None, proc)).get("", "/")
             manager = cls(mount, own.rpartition("/")[0] + path, 0, rootless)
         if files.exists(manager._leaf):
@@ -395,6 +395,49 @@ class V2Manager(Manager):
         if self._ours:
             deadline = _ocisys.monotonic() + tree.REMOVE_TIMEOUT
             tree.remove(self._mount, self.path, self._made, deadline)
+
+
+def owner(spec: Mapping[str, Any]) -> int | None:
+    """Host uid that gets the container's cgroup, None for nobody (config-linux.md "Cgroup ownership").
+
+    Only a container that sees nothing else of the hierarchy, and may write there, can use it: it has a new cgroup
+    namespace and a writable mount. The uid is that of process.user, as the host sees it.
+    """
+    linux = spec.get("linux") or {}
+    kinds = {item["type"]: item.get("path") for item in linux.get("namespaces") or ()}
+    if kinds.get("cgroup", "") is not None:
+        return None
+    writable = False
+    for mount in spec.get("mounts") or ():
+        if mount.get("type") in ("cgroup", "cgroup2"):
+            words = [
+                word for word in mount.get("options") or () if word in ("ro", "rw", "rro", "rrw")
+            ]
+            writable = not words or words[-1] in ("rw", "rrw")
+    uid: int | None = ((spec.get("process") or {}).get("user") or {}).get("uid")
+    if not writable or uid is None:
+        return None
+    if "user" not in kinds:
+        return uid or None
+    maps = [
+        (item["containerID"], item["hostID"], item["size"])
+        for item in linux.get("uidMappings") or _maps_of(kinds["user"] or "")
+    ]
+    return next(
+        (uid - inner + outer for inner, outer, size in maps if 0 <= uid - inner < size), None
+    )
+
+
+def _maps_of(path: str) -> list[dict[str, int]]:
+    """The uid map of a joined user namespace, where its path tells a process of it; else []."""
+    words = path.split("/")
+    if len(words) != 5 or words[1] != "proc" or words[3:] != ["ns", "user"]:
+        return []
+    numbers = files.numbers(files.read_or_none(f"/proc/{words[2]}/uid_map") or "")
+    return [
+        {"containerID": numbers[i], "hostID": numbers[i + 1], "size": numbers[i + 2]}
+        for i in range(0, len(numbers) - 2, 3)
+    ]
 
 
 def _event(leaf: str, key: str) -> int:

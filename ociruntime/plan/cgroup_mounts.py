@@ -43,24 +43,29 @@ def _directories(ctx: Context, name: str, place: str, path: str) -> tuple[str, s
 
 
 def _unified(ctx: Context, origin: str, destination: str, options: Options) -> None:
-    """cgroup2, or a bind of what the host shows where mounting it is not allowed."""
+    """cgroup2, or a bind of what the host shows where mounting it is not allowed.
+
+    Without a cgroup namespace of its own always the bind: a mount there would set the one hierarchy's flags, such as
+    nsdelegate, anew for the whole host.
+    """
     plan = ctx.plan
     tree = plan.slot()
     name, place, _, path = ctx.facts.cgroup_mounts[0]
-    source = _directories(ctx, name, place, path)[1] if _own_namespace(ctx) else place
-    allowed_errors = ops.errno_set(words.EPERM, words.EBUSY)
-    plan.add(
-        origin,
-        ops.FSMOUNT,
-        tree,
-        "cgroup2",
-        "cgroup",
-        tuple(options.superblock + options.data),
-        len(options.superblock) + len(options.data),
-        options.attr_set,
-        flags=ops.F_ALT,
-        errnos=allowed_errors,
-    )
+    source = place
+    if _own_namespace(ctx):
+        source = _directories(ctx, name, place, path)[1]
+        plan.add(
+            origin,
+            ops.FSMOUNT,
+            tree,
+            "cgroup2",
+            "cgroup",
+            tuple(options.superblock + options.data),
+            len(options.superblock) + len(options.data),
+            options.attr_set,
+            flags=ops.F_ALT,
+            errnos=ops.errno_set(words.EPERM, words.EBUSY),
+        )
     plan.add(origin, ops.TREE, tree, ops.NONE, source, words.AT_RECURSIVE, 0)
     mounts.set_attributes(ctx, origin, tree, options)
     plan.add(origin, ops.ATTACH, tree, ctx.root, destination, ops.TARGET_DIR, 0, ops.NONE)

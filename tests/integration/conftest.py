@@ -40,10 +40,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def machine() -> Iterator[None]:
-    """The test process adopts orphans and has mounts of its own, as long as these tests run."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
+    """The test process adopts orphans and, if it may, has mounts of its own, as long as these tests run."""
     before = hostlib.children()
+    if os.geteuid() != 0:
+        become_subreaper()
+        yield
+        become_subreaper(False)
+        hostlib.reap(before)
+        return
     with hostlib.private_mount_namespace():
         become_subreaper()
         controllers = None

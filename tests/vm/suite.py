@@ -9,11 +9,13 @@ prints there; the exit status is 1 when a test fails, 77 when no machine can be 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,10 +34,11 @@ BOUNDED = {
     "root": [
         "tests/unit/cgroups",
         "tests/conformance",
+        "tests/integration/test_cgroups_v2.py",
         "tests/integration/test_namespaces.py",
         "tests/integration/test_rootless.py",
     ],
-    "user": ["tests/unit/cgroups", "tests/conformance"],
+    "user": ["tests/unit/cgroups", "tests/conformance", "tests/integration/test_delegated.py"],
 }
 ALL = {
     "root": ["tests/unit/cgroups", "tests/conformance", "tests/integration"],
@@ -131,23 +134,29 @@ def run(job: Job, options: argparse.Namespace) -> Outcome:
     if job.user == "user":
         command.append("--user")
     command += ["--", ".venv/bin/pytest", "-p", "no:cacheprovider", *job.arguments]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-    )  # fmt: skip
-    return Outcome(job, done.returncode, done.stdout, time.monotonic() - begin)
+    log = options.results / f"{job.name}.log"
+    print(f"{job.name}: its output goes to {log} first", flush=True)
+    with log.open("wb") as stream:
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            check=False,
+        )
+    text = log.read_text(errors="replace")
+    return Outcome(job, done.returncode, text, time.monotonic() - begin)
 
 
-def report(outcome: Outcome, results: Path | None) -> None:
-    """Print what came of a job; leave it in `results` for tests/vm/test_vm.py."""
+def report(outcome: Outcome, results: Path) -> None:
+    """Print what came of a job; leave its status in `results` for tests/vm/test_vm.py."""
     job = outcome.job
     print(f"\n=== {job.user} on the {job.kernel} kernel, {outcome.seconds:.0f} s ===")
     print(outcome.output.rstrip(), flush=True)
-    if results:
-        (results / f"{job.name}.log").write_text(outcome.output)
-        draft = results / f"{job.name}.status.new"
-        draft.write_text(f"{outcome.status}\n")
-        draft.rename(results / f"{job.name}.status")
+    draft = results / f"{job.name}.status.new"
+    draft.write_text(f"{outcome.status}\n")
+    draft.rename(results / f"{job.name}.status")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -162,7 +171,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--runtime", help="test another runtime instead: runc, crun")
     add("--timeout", type=float, default=3600, help="seconds for each machine (3600)")
     add("--nice", type=int, default=0, help="how much other programs go first (0-19)")
-    add("--results", type=Path, metavar="DIR", help="write output and status of each job there")
+    add("--results", type=Path, metavar="DIR", help="leave output and status of each job there")
     options, options.arguments = parser.parse_known_args(argv)
     options.user = options.user or ["root", "user"]
     options.kernels = [k for k in (options.kernels or "").split(",") if k]
@@ -183,7 +192,10 @@ def main() -> int:
             (options.results / "skipped").write_text(f"{reason}\n")
         return SKIPPED
     jobs = choose(options, options.kernels or kernels_there())
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with contextlib.ExitStack() as stack:
+        if options.results is None:
+            options.results = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vm.")))
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
         futures = [pool.submit(run, job, options) for job in jobs]
         outcomes = []
         for future in futures:

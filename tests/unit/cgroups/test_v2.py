@@ -70,12 +70,59 @@ def test_detected(tree: Tree) -> None:
 def test_paths(tree: Tree, subtests: SubTests) -> None:
     for path, rootless, expected in (
         ("/a/b", False, "/a/b"),
-        ("a/b", True, "/a/b"),
+        ("a/b", False, "/a/b"),
+        ("/a/b", True, "/a/b"),
+        ("a/b", True, "/user.slice/a/b"),
         (None, False, "/ident"),
         (None, True, "/user.slice/ident"),
     ):
         with subtests.test(path=path, rootless=rootless):
             assert tree.manager(path, rootless=rootless).path == expected
+
+
+def asked(namespaces: dict[str, str | None], *mount: str, uid: int = 5, **linux: Any) -> int | None:
+    """Who gets the cgroup of a container with these namespaces and a cgroup mount with these options."""
+    kinds = [{"type": kind} | ({"path": path} if path else {}) for kind, path in namespaces.items()]
+    return v2.owner(
+        {
+            "process": {"user": {"uid": uid, "gid": 6}},
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": list(mount)},
+            ],
+            "linux": {"namespaces": kinds, **linux},
+        }
+    )
+
+
+MAPS = [
+    {"containerID": 0, "hostID": 1000, "size": 1},
+    {"containerID": 1, "hostID": 7000, "size": 9},
+]
+
+
+def test_who_gets_the_cgroup() -> None:
+    both: dict[str, str | None] = {"cgroup": None, "user": None}
+    assert asked(both, "nosuid", uidMappings=MAPS) == 7004
+    assert asked(both, uid=0, uidMappings=MAPS) == 1000
+    assert asked({"cgroup": None}) == 5
+    assert asked({"cgroup": None}, uid=0) is None, "it is root's already"
+    assert asked(both, "ro", "rw", uidMappings=MAPS) == 7004
+    pid = os.getpid()
+    joined = asked({"cgroup": None, "user": f"/proc/{pid}/ns/user"})
+    assert joined == 5, "the map of this process"
+
+
+def test_who_gets_no_cgroup() -> None:
+    both: dict[str, str | None] = {"cgroup": None, "user": None}
+    assert asked(both, "nosuid", "ro", uidMappings=MAPS) is None
+    assert asked(both, uid=50, uidMappings=MAPS) is None, "not mapped"
+    assert asked({"user": None}, uidMappings=MAPS) is None
+    assert asked({"cgroup": "/proc/1/ns/cgroup"}) is None
+    assert asked({"cgroup": None, "user": "/run/user-namespace"}) is None
+    spec = {"process": {"user": {"uid": 5}}, "linux": {"namespaces": [{"type": "cgroup"}]}}
+    assert v2.owner(spec) is None, "no cgroup mount"
+    assert v2.owner({"linux": {"namespaces": [{"type": "cgroup"}]}}) is None, "no process"
 
 
 def test_state_round_trip(tree: Tree) -> None:

@@ -387,10 +387,8 @@ class TestCgroup:
                 assert (flags, errnos) == (ops.F_ALT, ops.errno_set(words.EPERM, words.EBUSY))
                 assert plan.ops[index + 1][0] == ops.TREE
 
-    @pytest.mark.parametrize(
-        ("own_namespace", "source"), [(False, "/sys/fs/cgroup"), (True, "/sys/fs/cgroup/me")]
-    )
-    def test_v2(self, own_namespace: bool, source: str) -> None:
+    @pytest.mark.parametrize("own_namespace", [False, True])
+    def test_v2(self, own_namespace: bool) -> None:
         plan = self.plan(
             "ro",
             own_namespace=own_namespace,
@@ -398,10 +396,14 @@ class TestCgroup:
             cgroup_mounts=[("", "/sys/fs/cgroup", "", "/me")],
         )
         operations = own(plan)
-        assert [code for code, _ in operations] == [ops.FSMOUNT, ops.TREE, ops.SETATTR, ops.ATTACH]
-        assert operations[0][1][1] == "cgroup2"
-        assert operations[1][1][2] == source
-        assert operations[2][1][1] == mo.RDONLY, "the bind in its stead is read-only as well"
+        if own_namespace:
+            code, arguments = operations.pop(0)
+            assert (code, arguments[1]) == (ops.FSMOUNT, "cgroup2")
+        # A mount from the initial cgroup namespace would change the host's flags.
+        assert [code for code, _ in operations] == [ops.TREE, ops.SETATTR, ops.ATTACH]
+        source = "/sys/fs/cgroup/me" if own_namespace else "/sys/fs/cgroup"
+        assert operations[0][1][2] == source
+        assert operations[1][1][1] == mo.RDONLY, "the bind in its stead is read-only as well"
 
     def test_ordinary_user_without_a_cgroup(self) -> None:
         plan = self.plan(euid=1000, privileged=False)

@@ -1,0 +1,691 @@
+"""cgroup v2 alone (tests/vm): the place, controllers, each limit read back and biting, devices, delegation."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.harness import Bundle, Container, Runtime, by_kind, poll
+
+ROOT = Path("/sys/fs/cgroup")
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(
+        not (ROOT / "cgroup.controllers").exists(), reason="needs cgroup v2 alone: make test-vm"
+    ),
+]
+MIB = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def place_of_the_cgroup(rt: Runtime, bundle: Bundle) -> None:
+    bundle.linux["cgroupsPath"] = f"/{rt.root.name}/c"
+
+
+def limits(bundle: Bundle, **resources: Any) -> Bundle:
+    bundle.linux.setdefault("resources", {}).update(resources)
+    return bundle.args("sleep")
+
+
+def leaf(rt: Runtime) -> Path:
+    return ROOT / rt.root.name / "c"
+
+
+def value(rt: Runtime, name: str) -> str:
+    return (leaf(rt) / name).read_text().strip()
+
+
+def refused(rt: Runtime, bundle: Bundle, *parts: str) -> None:
+    """`create` fails, naming each of `parts`, and leaves no cgroup."""
+    result = rt.try_create(bundle).result.failed()
+    if rt.kind == "ociruntime":
+        result.failed(*parts)
+        assert not leaf(rt).exists()
+
+
+# --- the place
+
+
+def place(container: Container) -> str:
+    """The container's cgroup, as the kernel says it."""
+    return container.proc("cgroup").strip().removeprefix("0::")
+
+
+def test_the_process_is_there(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(bundle.args("sleep"))
+    assert place(container) == f"/{rt.root.name}/c"
+    container.start()
+    assert place(container) == f"/{rt.root.name}/c"
+    assert value(rt, "cgroup.procs") == str(container.pid)
+
+
+def test_default_path_is_made_of_the_id(rt: Runtime, bundle: Bundle) -> None:
+    del bundle.linux["cgroupsPath"]
+    container = rt.create(bundle.args("sleep"))
+    assert container.id in place(container).rsplit("/", 1)[1]
+
+
+def test_relative_path(rt: Runtime, bundle: Bundle) -> None:
+    bundle.linux["cgroupsPath"] = f"{rt.root.name}/rel"
+    assert place(rt.create(bundle.args("sleep"))).endswith(f"/{rt.root.name}/rel")
+
+
+def test_same_path_same_place(rt: Runtime, bundle: Bundle) -> None:
+    places = set()
+    for _ in range(2):
+        container = rt.create(bundle.args("sleep"))
+        places.add(place(container))
+        container.delete("--force").ok()
+    assert len(places) == 1
+
+
+def test_no_path_leads_out_of_the_tree(rt: Runtime, bundle: Bundle) -> None:
+    bundle.linux["cgroupsPath"] = f"/../../{rt.root.name}/../{rt.root.name}/c"
+    assert place(rt.create(bundle.args("sleep"))) == f"/{rt.root.name}/c"
+
+
+def test_it_is_born_in_its_cgroup(rt: Runtime, bundle: Bundle, place: Path) -> None:
+    """CLONE_INTO_CGROUP: no process of the container is ever elsewhere."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("needs strace")
+    if rt.kind != "ociruntime":
+        pytest.skip("runc moves its process; crun 1.8.1 too")
+    trace = place / "trace"
+    command = [strace, "-f", "-qq", "-e", "trace=clone3", "-o", str(trace)]
+    rt.run(bundle.args("exit", "0"), prefix=command).ok()
+    assert "CLONE_INTO_CGROUP" in trace.read_text()
+
+
+def test_delete_removes_it_with_what_the_container_made_below(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(bundle.args("sleep")).start()
+    (leaf(rt) / "sub" / "deep").mkdir(parents=True)
+    container.delete("--force").ok()
+    assert not leaf(rt).exists()
+
+
+@pytest.mark.known("crun", "1.8.1 joins it")
+def test_a_cgroup_with_processes_is_refused(rt: Runtime, bundle: Bundle) -> None:
+    leaf(rt).mkdir(parents=True)
+    child = subprocess.Popen(["sleep", "100"])
+    try:
+        (leaf(rt) / "cgroup.procs").write_text(str(child.pid))
+        rt.try_create(bundle.args("sleep")).result.failed("not empty")
+        assert child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
+        poll(lambda: value(rt, "cgroup.procs") == "", "the process is still there")
+        leaf(rt).rmdir()
+
+
+@pytest.mark.known("crun", "1.8.1 joins it, and hangs or is killed there")
+def test_a_frozen_cgroup_is_refused(rt: Runtime, bundle: Bundle) -> None:
+    if rt.kind == "crun":
+        pytest.fail("not tried")
+    leaf(rt).mkdir(parents=True)
+    (leaf(rt) / "cgroup.freeze").write_text("1")
+    try:
+        rt.try_create(bundle.args("sleep")).result.failed("frozen")
+    finally:
+        leaf(rt).rmdir()
+
+
+@pytest.fixture
+def parent(rt: Runtime) -> Iterator[Path]:
+    """A cgroup that is there before the container's is made below it."""
+    path = ROOT / rt.root.name
+    path.mkdir()
+    yield path
+    rt.clean()
+    for directory in [*path.glob("*/"), path]:
+        directory.rmdir()
+
+
+def test_a_parent_with_processes_gives_no_controllers(
+    rt: Runtime, bundle: Bundle, parent: Path
+) -> None:
+    """The no-internal-processes rule (cgroup-v2.rst): said where it is met, without harm to the process."""
+    child = subprocess.Popen(["sleep", "100"])
+    try:
+        (parent / "cgroup.procs").write_text(str(child.pid))
+        result = rt.try_create(limits(bundle, memory={"limit": 64 * MIB})).result.failed()
+        if rt.kind == "ociruntime":
+            result.failed("memory", "processes of its own")
+        assert child.poll() is None
+        if rt.kind == "ociruntime":
+            # Without a limit there is no need for a controller.
+            del bundle.linux["resources"]
+            rt.create(bundle.args("sleep")).start().delete("--force").ok()
+    finally:
+        child.kill()
+        child.wait()
+        poll(lambda: (parent / "cgroup.procs").read_text() == "", "the process is still there")
+
+
+def test_a_threaded_parent_has_no_memory_controller(
+    rt: Runtime, bundle: Bundle, parent: Path
+) -> None:
+    (parent / "threads").mkdir()
+    (parent / "threads" / "cgroup.type").write_text("threaded")
+    bundle.linux["cgroupsPath"] = f"/{rt.root.name}/threads/c"
+    result = rt.try_create(limits(bundle, memory={"limit": 64 * MIB})).result.failed()
+    if rt.kind == "ociruntime":
+        result.failed("memory", "threaded")
+        assert not (parent / "threads" / "c").exists()
+
+
+# --- controllers and limits
+
+
+def test_controllers_are_enabled_on_the_way_down(rt: Runtime, bundle: Bundle) -> None:
+    bundle.linux["cgroupsPath"] = f"/{rt.root.name}/a/b/c"
+    rt.create(limits(bundle, pids={"limit": 33}, memory={"limit": 64 * MIB}, cpu={"shares": 512}))
+    for path in ("", "a", "a/b"):
+        enabled = (ROOT / rt.root.name / path / "cgroup.subtree_control").read_text().split()
+        assert {"pids", "memory", "cpu"} <= set(enabled), path
+    assert (ROOT / rt.root.name / "a/b/c/pids.max").read_text() == "33\n"
+
+
+@pytest.mark.parametrize(
+    ("resources", "name", "expected"),
+    [
+        ({"memory": {"limit": 64 * MIB}}, "memory.max", str(64 * MIB)),
+        ({"memory": {"limit": -1}}, "memory.max", "max"),
+        ({"memory": {"limit": 64 * MIB, "swap": 96 * MIB}}, "memory.swap.max", str(32 * MIB)),
+        ({"memory": {"limit": 64 * MIB, "swap": 64 * MIB}}, "memory.swap.max", "0"),
+        ({"memory": {"limit": 64 * MIB, "swap": -1}}, "memory.swap.max", "max"),
+        ({"memory": {"reservation": 32 * MIB}}, "memory.low", str(32 * MIB)),
+        ({"cpu": {"shares": 2}}, "cpu.weight", "1"),
+        ({"cpu": {"shares": 262144}}, "cpu.weight", "10000"),
+        ({"cpu": {"quota": 50000, "period": 200000}}, "cpu.max", "50000 200000"),
+        ({"cpu": {"quota": 50000}}, "cpu.max", "50000 100000"),
+        ({"cpu": {"quota": -1}}, "cpu.max", "max 100000"),
+        ({"cpu": {"cpus": "0"}}, "cpuset.cpus", "0"),
+        ({"cpu": {"mems": "0"}}, "cpuset.mems", "0"),
+        ({"pids": {"limit": 100}}, "pids.max", "100"),
+        ({"pids": {"limit": -1}}, "pids.max", "max"),
+        ({"unified": {"memory.high": "50331648"}}, "memory.high", "50331648"),
+        ({"unified": {"cpu.weight.nice": "5"}}, "cpu.weight.nice", "5"),
+    ],
+)
+def test_limit(
+    rt: Runtime, bundle: Bundle, resources: dict[str, Any], name: str, expected: str
+) -> None:
+    rt.create(limits(bundle, **resources))
+    assert value(rt, name) == expected
+
+
+@pytest.mark.known("runc", "1.1.5 converts shares in a straight line")
+@pytest.mark.known("crun", "1.8.1 converts shares in a straight line")
+def test_the_default_of_shares_is_the_default_of_weight(rt: Runtime, bundle: Bundle) -> None:
+    rt.create(limits(bundle, cpu={"shares": 1024}))
+    assert value(rt, "cpu.weight") == "100"
+
+
+@pytest.mark.known("runc", "1.1.5 does not know burst")
+@pytest.mark.known("crun", "1.8.1 writes the wrong file")
+def test_burst(rt: Runtime, bundle: Bundle) -> None:
+    rt.create(limits(bundle, cpu={"quota": 50000, "period": 100000, "burst": 20000}))
+    assert value(rt, "cpu.max.burst") == "20000"
+
+
+@pytest.mark.known("runc", "1.1.5 does not know idle")
+def test_idle(rt: Runtime, bundle: Bundle) -> None:
+    rt.create(limits(bundle, cpu={"idle": 1}))
+    assert value(rt, "cpu.idle") == "1"
+
+
+@pytest.mark.known("runc", "1.1.5 takes 0 for absent")
+@pytest.mark.known("crun", "takes 0 for absent")
+def test_a_pids_limit_of_zero(rt: Runtime, bundle: Bundle) -> None:
+    rt.create(limits(bundle, pids={"limit": 0}))
+    assert value(rt, "pids.max") == "0"
+
+
+def disk() -> str:
+    """major:minor of the disk."""
+    found = sorted(Path("/sys/block").glob("vd*/dev"))
+    if not found:
+        pytest.skip("no disk")
+    return found[0].read_text().strip()
+
+
+def test_throttled_io(rt: Runtime, bundle: Bundle) -> None:
+    major, minor = map(int, disk().split(":"))
+    entry = {"major": major, "minor": minor, "rate": MIB}
+    names = ("throttleReadBpsDevice", "throttleWriteIOPSDevice")
+    rt.create(limits(bundle, blockIO={name: [entry] for name in names}))
+    assert value(rt, "io.max") == f"{disk()} rbps={MIB} wbps=max riops=max wiops={MIB}"
+
+
+@pytest.mark.known("runc", "1.1.5 writes io.weight without 'default' where there is none")
+def test_io_weight(rt: Runtime, bundle: Bundle) -> None:
+    scheduler = Path("/sys/block/vda/queue/scheduler")
+    if not scheduler.exists():
+        pytest.skip("no disk vda")
+    result = rt.try_create(limits(bundle, blockIO={"weight": 500})).result
+    if not (leaf(rt) / "io.weight").exists() and not (leaf(rt) / "io.bfq.weight").exists():
+        # Neither the iocost controller nor BFQ is there.
+        result.failed()
+        return
+    result.ok()
+    if (leaf(rt) / "io.bfq.weight").exists():
+        assert value(rt, "io.bfq.weight") == "default 500"
+    else:
+        assert value(rt, "io.weight") == "default 4950"
+
+
+@pytest.mark.known("crun", "1.8.1 sets only the usage limit")
+def test_huge_pages_are_limited_when_reserved(rt: Runtime, bundle: Bundle) -> None:
+    rt.create(limits(bundle, hugepageLimits=[{"pageSize": "2MB", "limit": 4 * MIB}]))
+    assert value(rt, "hugetlb.2MB.max") == str(4 * MIB)
+    if (leaf(rt) / "hugetlb.2MB.rsvd.max").exists():
+        assert value(rt, "hugetlb.2MB.rsvd.max") == str(4 * MIB)
+
+
+def test_an_rdma_device_that_is_not_there(rt: Runtime, bundle: Bundle) -> None:
+    if rt.kind == "crun":
+        pytest.skip("ignores rdma")
+    limits(bundle, rdma={"mlx5_9": {"hcaHandles": 3}})
+    refused(rt, bundle, "rdma")
+
+
+# What v1 has and v2 has not: an error that names it, never silence.
+@pytest.mark.known("runc", "drops it in silence")
+@pytest.mark.parametrize(
+    ("resources", "word"),
+    [
+        ({"memory": {"swappiness": 40}}, "swappiness"),
+        ({"memory": {"limit": 64 * MIB, "disableOOMKiller": True}}, "disableOOMKiller"),
+        ({"cpu": {"realtimeRuntime": 5000}}, "realtimeRuntime"),
+        ({"cpu": {"realtimePeriod": 5000}}, "realtimePeriod"),
+        ({"blockIO": {"leafWeight": 300}}, "leafWeight"),
+        ({"network": {"classID": 1048577}}, "classID"),
+        ({"network": {"priorities": [{"name": "lo", "priority": 1}]}}, "priorities"),
+    ],
+)
+def test_what_v2_cannot_do_is_refused(
+    rt: Runtime, bundle: Bundle, resources: dict[str, Any], word: str
+) -> None:
+    refused(rt, limits(bundle, **resources), word, "cgroup v1")
+
+
+def test_swap_without_a_memory_limit_is_refused(rt: Runtime, bundle: Bundle) -> None:
+    refused(rt, limits(bundle, memory={"swap": 96 * MIB}), "swap")
+
+
+def test_swap_below_the_memory_limit_is_refused(rt: Runtime, bundle: Bundle) -> None:
+    refused(rt, limits(bundle, memory={"limit": 96 * MIB, "swap": 64 * MIB}), "swap")
+
+
+@pytest.mark.known("runc", "1.1.5 checks the sizes of v1 only")
+@pytest.mark.known("crun", "1.8.1 checks no sizes")
+def test_a_page_size_that_is_none_is_refused(rt: Runtime, bundle: Bundle) -> None:
+    refused(rt, limits(bundle, hugepageLimits=[{"pageSize": "3MB", "limit": 0}]), "3MB")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "word"),
+    [
+        ("memory.nothing", "1", "memory.nothing"),
+        ("nothing.max", "1", "nothing.max"),
+        ("memory.high", "many", "memory.high"),
+        ("../memory.high", "1", "slashes"),
+        ("/etc/passwd", "1", "slashes"),
+        pytest.param(
+            "cgroup.procs", "1", "not a limit", marks=pytest.mark.known("crun", "writes it")
+        ),
+        pytest.param(
+            "cgroup.kill", "1", "not a limit", marks=pytest.mark.known("crun", "writes it")
+        ),
+    ],
+)
+def test_what_is_no_limit_is_refused(
+    rt: Runtime, bundle: Bundle, key: str, text: str, word: str
+) -> None:
+    if rt.kind == "runc" and key.startswith("cgroup."):
+        pytest.skip("runc writes it, with whatever effect")
+    refused(rt, limits(bundle, unified={key: text}), word)
+
+
+def test_unified_has_the_last_word(rt: Runtime, bundle: Bundle) -> None:
+    rt.create(limits(bundle, pids={"limit": 100}, unified={"pids.max": "50"}))
+    assert value(rt, "pids.max") == "50"
+
+
+@pytest.mark.known("runc", "1.1.5 writes all lines at once")
+@pytest.mark.known("crun", "1.8.1 writes all lines at once")
+def test_lines_of_unified_are_written_one_by_one(rt: Runtime, bundle: Bundle) -> None:
+    text = f"{disk()} rbps=2097152\n{disk()} wiops=120"
+    rt.create(limits(bundle, unified={"io.max": text}))
+    assert value(rt, "io.max") == f"{disk()} rbps=2097152 wbps=max riops=max wiops=120"
+
+
+# --- limits bite
+
+
+def test_out_of_memory(rt: Runtime, bundle: Bundle) -> None:
+    limits(bundle, memory={"limit": 32 * MIB, "swap": 32 * MIB})
+    bundle.args("spawn", "memhog", str(96 * MIB))
+    result = rt.run(bundle)
+    assert result.out == "killed 9\n"
+    assert result.code == 137
+
+
+def test_pids_limit(rt: Runtime, bundle: Bundle) -> None:
+    limits(bundle, pids={"limit": 6})
+    assert rt.run(bundle.args("fork", "20")).out == "forked 5 EAGAIN\n"
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_smallest_pids_limit(rt: Runtime, bundle: Bundle, limit: int) -> None:
+    if rt.kind == "runc":
+        pytest.skip("Go's threads count")
+    result = rt.run(limits(bundle, pids={"limit": limit}).args("echo", "x"))
+    assert result.ok().out == "x\n"
+
+
+# --- devices
+
+
+PROBE = {"type": "c", "major": 10, "minor": 237}  # /dev/loop-control: no default device
+
+
+def access(rt: Runtime, bundle: Bundle, *rules: dict[str, Any]) -> str:
+    names = ["CAP_MKNOD", "CAP_DAC_OVERRIDE"]
+    bundle.process["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), names)
+    bundle.linux["resources"] = {"devices": list(rules)}
+    bundle.args("mknod", "/dev/n", "c", "10", "237", ";", "open", "/dev/n", "r")
+    return rt.run(bundle).out.split()[-1]
+
+
+DENY = {"allow": False, "access": "rwm"}
+
+
+def test_devices_are_denied(rt: Runtime, bundle: Bundle) -> None:
+    assert access(rt, bundle, DENY) == "EPERM"
+
+
+def test_a_rule_allows_a_device(rt: Runtime, bundle: Bundle) -> None:
+    subprocess.run(["modprobe", "loop"], check=False)
+    assert access(rt, bundle, DENY, {"allow": True, **PROBE, "access": "rwm"}) == "ok"
+
+
+def test_the_last_rule_decides(rt: Runtime, bundle: Bundle) -> None:
+    allow = {"allow": True, **PROBE, "access": "rwm"}
+    assert access(rt, bundle, allow, DENY) == "EPERM"
+
+
+def test_access_by_letters(rt: Runtime, bundle: Bundle) -> None:
+    assert access(rt, bundle, DENY, {"allow": True, **PROBE, "access": "wm"}) == "EPERM"
+
+
+def test_update_leaves_the_device_filter(rt: Runtime, bundle: Bundle) -> None:
+    """Kubernetes and podman send a deny-all (engines, trap 11)."""
+    container = rt.create(bundle.args("sleep")).start()
+    document = '{"devices": [{"allow": false, "access": "rwm"}]}'
+    container.verb("update", "--resources=-", stdin=document).ok()
+    assert container.exec("open", "/dev/null", "rw").ok().out == "ok\n"
+
+
+# --- life
+
+
+def test_pause_freezes(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(bundle.args("fork", "3", ";", "sleep")).start()
+    container.verb("pause").ok()
+    assert "frozen 1" in value(rt, "cgroup.events")
+    assert container.status == "paused"
+    container.verb("resume").ok()
+    poll(lambda: "frozen 0" in value(rt, "cgroup.events"), "still frozen")
+    assert container.status == "running"
+
+
+def test_a_paused_container_is_deleted(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(bundle.args("fork", "3", ";", "sleep")).start()
+    container.verb("pause").ok()
+    container.delete("--force").ok()
+    assert not leaf(rt).exists()
+
+
+def test_delete_kills_all_of_it(rt: Runtime, bundle: Bundle) -> None:
+    """Without a pid namespace only the cgroup tells what belongs to the container."""
+    bundle.without_namespace("pid").args("fork", "5", ";", "echo", "up", ";", "sleep")
+    container = rt.create(bundle).start()
+    container.wait_out("up")
+    pids = [int(pid) for pid in value(rt, "cgroup.procs").split()]
+    assert len(pids) == 6
+    container.delete("--force").ok()
+    assert not leaf(rt).exists()
+
+
+def test_ps_sees_sub_cgroups(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(bundle.args("fork", "1", ";", "echo", "up", ";", "sleep")).start()
+    container.wait_out("up")
+    pids = set(container.verb("ps", "--format", "json").ok().json())
+    child = next(p for p in pids if p != container.pid)
+    (leaf(rt) / "sub").mkdir()
+    (leaf(rt) / "sub" / "cgroup.procs").write_text(str(child))
+    assert set(container.verb("ps", "--format", "json").ok().json()) == pids
+
+
+def test_exec_joins(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(bundle.args("sleep")).start()
+    assert container.exec("cat", "/proc/self/cgroup").ok().out == f"0::/{rt.root.name}/c\n"
+
+
+@pytest.mark.known("crun", "1.8.1 cannot join a cgroup that has sub-cgroups with controllers")
+def test_exec_where_the_container_manages_sub_cgroups(rt: Runtime, bundle: Bundle) -> None:
+    """A service manager in the container leaves its own cgroup empty: exec goes where it is."""
+    container = rt.create(limits(bundle, memory={"limit": 64 * MIB})).start()
+    (leaf(rt) / "init").mkdir()
+    (leaf(rt) / "init" / "cgroup.procs").write_text(str(container.pid))
+    (leaf(rt) / "cgroup.subtree_control").write_text("+memory")
+    out = container.exec("cat", "/proc/self/cgroup").ok().out
+    assert out == f"0::/{rt.root.name}/c/init\n"
+
+
+def test_exec_into_a_sub_cgroup(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(bundle.args("sleep")).start()
+    (leaf(rt) / "sub").mkdir()
+    flags = ["--cgroup", "/sub" if rt.kind == "crun" else "sub"]
+    out = container.exec("cat", "/proc/self/cgroup", flags=flags).ok().out
+    assert out == f"0::/{rt.root.name}/c/sub\n"
+
+
+# --- update, events
+
+
+def update(rt: Runtime, container: Container, document: str) -> None:
+    container.verb("update", "--resources", "-", stdin=document).ok()
+
+
+def test_update(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(limits(bundle, pids={"limit": 10}, memory={"limit": 64 * MIB}))
+    document = '{"pids": {"limit": 77}, "cpu": {"quota": 20000}, "memory": {"limit": 50331648}}'
+    update(rt, container, document)
+    assert value(rt, "pids.max") == "77"
+    assert value(rt, "cpu.max") == "20000 100000"
+    assert value(rt, "memory.max") == "50331648"
+
+
+@pytest.mark.known("runc", "1.1.5 sets the quota to max")
+@pytest.mark.known("crun", "1.8.1 sets the quota to max")
+def test_update_of_the_period_keeps_the_quota(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(limits(bundle, cpu={"quota": 20000, "period": 100000}))
+    update(rt, container, '{"cpu": {"period": 50000}}')
+    assert value(rt, "cpu.max") == "20000 50000"
+
+
+@pytest.mark.known("crun", "1.8.1 writes the zeros")
+def test_update_with_zeros_leaves_everything(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(limits(bundle, cpu={"quota": 30000}, memory={"limit": 64 * MIB}))
+    document = (
+        '{"memory":{"limit":0,"reservation":0,"kernel":0},'
+        '"cpu":{"shares":0,"quota":0,"period":0},"blockIO":{"weight":0}}'
+    )
+    update(rt, container, document)
+    assert value(rt, "cpu.max") == "30000 100000"
+    assert value(rt, "memory.max") == str(64 * MIB)
+
+
+def test_update_memory_and_swap_both_ways(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(limits(bundle, memory={"limit": 32 * MIB, "swap": 48 * MIB}))
+    for limit, swap in ((96, 128), (16, 24)):
+        update(rt, container, f'{{"memory":{{"limit":{limit * MIB},"swap":{swap * MIB}}}}}')
+        assert value(rt, "memory.max") == str(limit * MIB)
+        assert value(rt, "memory.swap.max") == str((swap - limit) * MIB)
+
+
+def test_a_controller_that_update_needs_is_enabled(rt: Runtime, bundle: Bundle) -> None:
+    container = rt.create(bundle.args("sleep"))
+    update(rt, container, '{"cpu": {"cpus": "0"}}')
+    assert value(rt, "cpuset.cpus") == "0"
+
+
+@pytest.mark.known("crun", "has no events")
+def test_events_stats(rt: Runtime, bundle: Bundle) -> None:
+    limits(bundle, memory={"limit": 64 * MIB}, pids={"limit": 9})
+    container = rt.create(bundle.args("sleep")).start()
+    document = container.verb("events", "--stats").ok().json()
+    assert (document["type"], document["id"]) == ("stats", container.id)
+    data = document["data"]
+    assert data["pids"] == {"current": 1, "limit": 9}
+    assert data["memory"]["usage"]["limit"] == 64 * MIB
+    assert data["memory"]["usage"]["usage"] > 0
+    assert data["memory"]["raw"]["anon"] >= 0
+    assert data["cpu"]["usage"]["total"] > 0
+    if rt.kind == "ociruntime" and Path("/proc/pressure/cpu").exists():
+        for part in ("cpu", "memory", "blkio"):
+            assert set(data[part]["psi"]["some"]) == {"avg10", "avg60", "avg300", "total"}
+
+
+# --- cgroup namespaces, mounts, delegation
+
+
+def cgroup_mount(bundle: Bundle, *options: str) -> Bundle:
+    """/sys/fs/cgroup as engines ask for it."""
+    return bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", *options, "nosuid", "nodev", "noexec")
+
+
+def flags_of_the_hierarchy() -> set[str]:
+    """nsdelegate and the like: super block options of the one hierarchy, which any mount can change."""
+    line = next(
+        x for x in Path("/proc/self/mountinfo").read_text().splitlines() if " cgroup2 " in x
+    )
+    return set(line.rsplit(" ", 1)[1].split(",")) - {"ro", "rw"}
+
+
+def test_a_namespace_shows_only_the_container(rt: Runtime, bundle: Bundle) -> None:
+    bundle.namespace("cgroup")
+    cgroup_mount(bundle, "ro").args(
+        "cat", "/proc/self/cgroup", "/sys/fs/cgroup/cgroup.procs", ";", "mounts",
+        ";", "write", "/sys/fs/cgroup/cgroup.procs", "1",
+    )  # fmt: skip
+    lines = rt.run(bundle).out.splitlines()
+    assert lines[:2] == ["0::/", "1"]
+    mount = next(x for x in lines if " /sys/fs/cgroup " in x).split()
+    assert mount[3] == "/" or mount[3].endswith("/c"), mount
+    assert "ro" in mount[5].split(",")
+    assert lines[-1] == "EROFS"
+
+
+def test_no_namespace_shows_the_host(rt: Runtime, bundle: Bundle) -> None:
+    before = flags_of_the_hierarchy()
+    cgroup_mount(bundle, "ro").args("cat", "/proc/self/cgroup", ";", "ls", "/sys/fs/cgroup")
+    out = rt.run(bundle).ok().out
+    assert f"0::/{rt.root.name}/c\n" in out
+    assert "system.slice" in out
+    if rt.kind != "ociruntime":
+        pytest.skip("mounts the hierarchy anew, which may reset its flags")
+    assert flags_of_the_hierarchy() == before
+
+
+def owners(path: Path) -> dict[str, tuple[int, int]]:
+    return {p.name: (p.stat().st_uid, p.stat().st_gid) for p in [path, *path.iterdir()]}
+
+
+def delegated() -> set[str]:
+    return set(Path("/sys/kernel/cgroup/delegate").read_text().split())
+
+
+@pytest.mark.known("runc", "delegates with the systemd driver only")
+@pytest.mark.known("crun", "1.8.1 gives all of the files it knows to the user and the group")
+def test_a_container_with_its_own_view_owns_its_cgroup(rt: Runtime, bundle: Bundle) -> None:
+    """runtime-spec config-linux.md "Cgroup ownership": the directory and the kernel's list, not the group."""
+    bundle.user_namespace().namespace("cgroup")
+    cgroup_mount(bundle).process["user"] = {"uid": 5, "gid": 6}
+    rt.create(bundle.args("sleep"))
+    found = owners(leaf(rt))
+    given = {name for name, owner in found.items() if owner == (100005, 0)}
+    assert given == {"c"} | (delegated() & set(found))
+    assert {owner for name, owner in found.items() if name not in given} == {(0, 0)}
+
+
+def test_the_container_can_use_what_it_owns(rt: Runtime, bundle: Bundle) -> None:
+    bundle.user_namespace().namespace("cgroup")
+    top = "/sys/fs/cgroup"
+    cgroup_mount(bundle).args(
+        "mkdir", f"{top}/sub", ";", "write", f"{top}/sub/cgroup.procs", "1", ";",
+        "write", f"{top}/cgroup.subtree_control", "+pids", ";", "write", f"{top}/sub/pids.max", "9", ";",
+        "write", f"{top}/pids.max", "9",
+    )  # fmt: skip
+    lines = rt.run(bundle).out.split()
+    if rt.kind == "runc":
+        assert lines[0] != "ok", "runc 1.1.5 delegates with the systemd driver only"
+    else:
+        assert lines == by_kind(rt, ["ok", "ok", "ok", "ok", "EACCES"])
+
+
+@pytest.mark.parametrize("case", ["read-only", "no namespace", "no mount"])
+def test_no_view_no_ownership(rt: Runtime, bundle: Bundle, case: str) -> None:
+    bundle.user_namespace()
+    if case != "no namespace":
+        bundle.namespace("cgroup")
+    if case != "no mount":
+        cgroup_mount(bundle, *(["ro"] if case == "read-only" else []))
+    if rt.kind == "crun":
+        pytest.skip("1.8.1 gives it to the root of every user namespace")
+    rt.create(bundle.args("sleep"))
+    assert set(owners(leaf(rt)).values()) == {(0, 0)}
+
+
+def test_a_device_filter_is_exchanged_at_once(rt: Runtime, bundle: Bundle) -> None:
+    """BPF_F_REPLACE: the filter of a cgroup in use is replaced, never missing, never two."""
+    if rt.kind != "ociruntime":
+        pytest.skip("a unit of ours")
+    from ociruntime import cgroups
+    from ociruntime.host import native
+
+    container = rt.create(bundle.args("sleep")).start()
+    state = {"driver": "cgroupfs", "mode": "v2", "path": f"/{rt.root.name}/c", "mount": str(ROOT)}
+    manager = cgroups.from_state({**state, "made": 0, "rootless": False})
+    fd = os.open(leaf(rt), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        assert container.exec("open", "/dev/full", "r").ok().out == "ok\n"
+        manager.set_devices([DENY], update=True)
+        first = native.bpf_prog_attached(fd)
+        manager.set_devices([{"allow": True, "access": "rwm"}], update=True)
+        second = native.bpf_prog_attached(fd)
+        assert first is not None and second is not None
+        numbers = [re.findall(r"prog_id:\s*(\d+)", _fdinfo(n)) for n in (first, second)]
+        assert numbers[0] != numbers[1]
+        native.bpf_prog_detach(fd, second)
+        assert native.bpf_prog_attached(fd) is None
+        os.close(first)
+        os.close(second)
+        assert container.exec("open", "/dev/full", "r").ok().out == "ok\n"
+    finally:
+        os.close(fd)
+
+
+def _fdinfo(number: int) -> str:
+    return Path(f"/proc/self/fdinfo/{number}").read_text()

@@ -1,0 +1,79 @@
+"""What came of `make test-vm`, which .ci/run starts beside the other tests: one test for each machine."""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.util
+import os
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+RESULTS = os.environ.get("OCIRUNTIME_VM_RESULTS")
+SECONDS = 75 * 60
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("vm_suite", Path(__file__).with_name("suite.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+suite = load()
+
+
+@pytest.mark.parametrize("name", ["root-stable", "user-backports"])
+def test_in_the_machine(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if RESULTS is None:
+        pytest.skip("make test-vm runs these; .ci/run does both")
+    faulthandler.cancel_dump_traceback_later()
+    folder = Path(RESULTS)
+    end = time.monotonic() + SECONDS
+    while not (folder / f"{name}.status").exists():
+        if (folder / "skipped").exists():
+            pytest.skip(f"no virtual machine: {(folder / 'skipped').read_text().strip()}")
+        if (folder / "ended").exists() and not (folder / f"{name}.status").exists():
+            pytest.fail(f"make test-vm has ended without {name}: {(folder / 'log').read_text()}")
+        assert time.monotonic() < end, "the machines take too long"
+        time.sleep(1)
+    text = (folder / f"{name}.log").read_text()
+    with capsys.disabled():
+        print(f"\n=== {name} in a virtual machine ===", *_summary(text), sep="\n")
+    status = (folder / f"{name}.status").read_text().strip()
+    assert status == "0", f"exit status {status}\n{text}"
+
+
+def _summary(text: str) -> list[str]:
+    """pytest's own summary of a run, the skips only counted."""
+    lines = text.rstrip().splitlines()
+    start = next(
+        (i for i, line in enumerate(lines) if "short test summary" in line), len(lines) - 1
+    )
+    return [line for line in lines[start:] if not line.startswith("SKIPPED")]
+
+
+def test_each_user_and_each_kernel_has_its_turn() -> None:
+    options = suite.parse([])
+    jobs = [job.name for job in suite.choose(options, list(suite.KERNELS))]
+    assert jobs == ["root-stable", "user-backports"], "the names above"
+    assert [job.name for job in suite.choose(options, ["stable"])] == ["root-stable", "user-stable"]
+    every = suite.choose(suite.parse(["--all"]), list(suite.KERNELS))
+    assert {(job.user, job.kernel) for job in every} == {
+        (user, kernel) for user in ("root", "user") for kernel in suite.KERNELS
+    }
+
+
+def test_what_it_runs_is_there(repository: Path) -> None:
+    for paths in [*suite.BOUNDED.values(), *suite.ALL.values()]:
+        for path in paths:
+            assert (repository / path).exists(), path
+
+
+def test_pytest_gets_what_is_not_for_the_machine() -> None:
+    options = suite.parse(["--user", "user", "tests/unit", "-k", "x", "--kernels", "backports"])
+    [job] = suite.choose(options, options.kernels)
+    assert job == ("user", "backports", ["tests/unit", "-k", "x"])
