@@ -28,9 +28,6 @@ DELEGATE = "/sys/kernel/cgroup/delegate"
 # what the kernel's list has had from the beginning, for kernels without it
 _DELEGATE_DEFAULT = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
-# controllers that a threaded cgroup can have
-_THREADED = ("cpu", "cpuset", "perf_event", "pids")
-
 
 class V2Manager(Manager):
     """The unified hierarchy. ``mount``: its root; ``made``: parents of the leaf that are made by this container."""
@@ -59,6 +56,7 @@ class V2Manager(Manager):
             own = dict(hierarchy.membership(None, proc)).get("", "/")
             manager = cls(mount, own.rpartition("/")[0] + path, 0, rootless)
         if files.exists(manager._leaf):
+            manager._refuse_threads()
             check_unused(manager._leaf, _event(manager._leaf, "frozen") == 1)
         else:
             manager._made = tree.missing_parents(mount, manager.path)
@@ -101,13 +99,20 @@ class V2Manager(Manager):
             raise errors.from_os(
                 exc, f"cgroup: make {self._leaf}", pointer="/linux/cgroupsPath"
             ) from None
-        needed = self.needed(resources or {})
-        self.enable(needed)
-        kind = files.read_or_none(self._leaf + "/cgroup.type")
-        if kind and kind.strip() == "domain invalid":
-            self._make_threaded(needed)
+        self._refuse_threads()
+        self.enable(self.needed(resources or {}))
         if delegate_uid is not None:
             self._delegate(delegate_uid)
+
+    def _refuse_threads(self) -> None:
+        """Refuse a place in a threaded subtree: its cgroups hold threads, and list no processes to signal."""
+        kind = (files.read_or_none(self._leaf + "/cgroup.type") or "").strip()
+        if kind in ("threaded", "domain invalid"):
+            raise errors.Error(
+                f"cgroup: {self._leaf} is in a threaded subtree (cgroup.type is {kind!r})",
+                pointer="/linux/cgroupsPath",
+                hint="a container needs a domain cgroup: name one outside the subtree",
+            )
 
     def needed(self, resources: Mapping[str, Any]) -> dict[str, str]:
         """Controllers that the resources cannot do without, with the JSON pointer of what asks for each."""
@@ -155,34 +160,28 @@ class V2Manager(Manager):
         try:
             files.write(name, " ".join("+" + controller for controller in missing))
             return
-        except OSError:
-            pass
-        # one that cannot be enabled here (threaded or with processes of its own) keeps none from the others
+        except OSError as exc:
+            if exc.errno == EBUSY:
+                # Controllers of threads could be had one by one, which would make the place a threaded subtree.
+                for controller in missing:
+                    if controller in needed:
+                        raise files.write_error(
+                            exc,
+                            name,
+                            "+" + controller,
+                            needed[controller],
+                            f"{place} holds processes of its own: only one without may have sub-cgroups with limits",
+                        ) from None
+                return
+        # one that cannot be enabled here keeps none from the others
         for controller in missing:
             try:
                 files.write(name, "+" + controller)
             except OSError as exc:
                 if controller in needed and not self.tolerates(exc):
-                    hint = None
-                    if exc.errno == EBUSY:
-                        hint = f"{place} holds processes of its own: only cgroups without may have sub-cgroups"
                     raise files.write_error(
-                        exc, name, "+" + controller, needed[controller], hint
+                        exc, name, "+" + controller, needed[controller]
                     ) from None
-
-    def _make_threaded(self, needed: Mapping[str, str]) -> None:
-        """Below a threaded cgroup there are only threaded ones."""
-        for controller, pointer in needed.items():
-            if controller not in _THREADED:
-                raise errors.Error(
-                    f"cgroup: {controller} is not available below the threaded cgroup of {self._leaf}",
-                    pointer=pointer,
-                )
-        name = self._leaf + "/cgroup.type"
-        try:
-            files.write(name, "threaded")
-        except OSError as exc:
-            raise files.write_error(exc, name, "threaded", "/linux/cgroupsPath") from None
 
     def _delegate(self, uid: int) -> None:
         """Give the cgroup to the container's user, as cgroup-v2.rst "Delegation" says; the group stays."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import Bundle, Container, Runtime, by_kind, poll
+from tests.integration.harness import Bundle, Container, Runtime, poll
 
 ROOT = Path("/sys/fs/cgroup")
 pytestmark = [
@@ -88,6 +88,9 @@ def test_same_path_same_place(rt: Runtime, bundle: Bundle) -> None:
 
 def test_no_path_leads_out_of_the_tree(rt: Runtime, bundle: Bundle) -> None:
     bundle.linux["cgroupsPath"] = f"/../../{rt.root.name}/../{rt.root.name}/c"
+    if rt.kind == "ociruntime":
+        refused(rt, bundle, "cgroupsPath", "..")
+        return
     assert place(rt.create(bundle.args("sleep"))) == f"/{rt.root.name}/c"
 
 
@@ -161,9 +164,12 @@ def test_a_parent_with_processes_gives_no_controllers(
             result.failed("memory", "processes of its own")
         assert child.poll() is None
         if rt.kind == "ociruntime":
-            # Without a limit there is no need for a controller.
+            # Without a limit there is no need for a controller, and no thread root is made of the parent.
             del bundle.linux["resources"]
             rt.create(bundle.args("sleep")).start().delete("--force").ok()
+            assert (parent / "cgroup.type").read_text() == "domain\n"
+            result = rt.try_create(limits(bundle, pids={"limit": 6})).result
+            result.failed("pids", "processes of its own")
     finally:
         child.kill()
         child.wait()
@@ -338,8 +344,8 @@ def test_a_page_size_that_is_none_is_refused(rt: Runtime, bundle: Bundle) -> Non
         ("memory.nothing", "1", "memory.nothing"),
         ("nothing.max", "1", "nothing.max"),
         ("memory.high", "many", "memory.high"),
-        ("../memory.high", "1", "slashes"),
-        ("/etc/passwd", "1", "slashes"),
+        ("../memory.high", "1", "not the name of a cgroup file"),
+        ("/etc/passwd", "1", "not the name of a cgroup file"),
         pytest.param(
             "cgroup.procs", "1", "not a limit", marks=pytest.mark.known("crun", "writes it")
         ),
@@ -404,7 +410,13 @@ def access(rt: Runtime, bundle: Bundle, *rules: dict[str, Any]) -> str:
     bundle.process["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), names)
     bundle.linux["resources"] = {"devices": list(rules)}
     bundle.args("mknod", "/dev/n", "c", "10", "237", ";", "open", "/dev/n", "r")
-    return rt.run(bundle).out.split()[-1]
+    return said(rt, bundle)[-1]
+
+
+def said(rt: Runtime, bundle: Bundle) -> list[str]:
+    """The words that the program says, errors among them (they end the program)."""
+    result = rt.run(bundle)
+    return (result.out + result.err).split()
 
 
 DENY = {"allow": False, "access": "rwm"}
@@ -590,7 +602,8 @@ def test_a_namespace_shows_only_the_container(rt: Runtime, bundle: Bundle) -> No
         "cat", "/proc/self/cgroup", "/sys/fs/cgroup/cgroup.procs", ";", "mounts",
         ";", "write", "/sys/fs/cgroup/cgroup.procs", "1",
     )  # fmt: skip
-    lines = rt.run(bundle).out.splitlines()
+    result = rt.run(bundle)
+    lines = [*result.out.splitlines(), *result.err.split()]
     assert lines[:2] == ["0::/", "1"]
     mount = next(x for x in lines if " /sys/fs/cgroup " in x).split()
     assert mount[3] == "/" or mount[3].endswith("/c"), mount
@@ -638,11 +651,11 @@ def test_the_container_can_use_what_it_owns(rt: Runtime, bundle: Bundle) -> None
         "write", f"{top}/cgroup.subtree_control", "+pids", ";", "write", f"{top}/sub/pids.max", "9", ";",
         "write", f"{top}/pids.max", "9",
     )  # fmt: skip
-    lines = rt.run(bundle).out.split()
+    lines = said(rt, bundle)
     if rt.kind == "runc":
         assert lines[0] != "ok", "runc 1.1.5 delegates with the systemd driver only"
     else:
-        assert lines == by_kind(rt, ["ok", "ok", "ok", "ok", "EACCES"])
+        assert lines[:4] == ["ok"] * 4 and lines[-1] == "EACCES"
 
 
 @pytest.mark.parametrize("case", ["read-only", "no namespace", "no mount"])

@@ -160,10 +160,11 @@ def test_controller_that_cannot_be_enabled(
     tree: Tree, monkeypatch: pytest.MonkeyPatch, subtests: SubTests
 ) -> None:
     written: list[str] = []
+    reason = errno.EINVAL
 
     def write(path: str, value: str) -> None:
         if "memory" in value:
-            raise OSError(errno.EBUSY, "busy")
+            raise OSError(reason, "not here")
         written.append(value)
 
     monkeypatch.setattr(files, "write", write)
@@ -172,6 +173,11 @@ def test_controller_that_cannot_be_enabled(
     with subtests.test("not needed"):
         tree.manager("/x", rootless=False).create({"cpu": {"shares": 5}, **nothing})
         assert written == ["+cpu"]
+    reason = errno.EBUSY
+    with subtests.test("busy: controllers of threads alone would make a threaded subtree of it"):
+        written.clear()
+        tree.manager("/z", rootless=False).create(nothing)
+        assert written == []
     with subtests.test("needed"), pytest.raises(errors.Error) as info:
         tree.manager("/y", rootless=False).create({"memory": {"limit": 5}})
     assert info.value.pointer == "/linux/resources/memory"
@@ -241,18 +247,13 @@ def test_no_permission(tree: Tree, monkeypatch: pytest.MonkeyPatch, subtests: Su
         tree.manager("/x", rootless=False).create({})
 
 
-def test_threaded_parent(tree: Tree, subtests: SubTests) -> None:
-    for res, works in (({"cpu": {"shares": 5}}, True), ({"memory": {"limit": 5}}, False)):
-        with subtests.test(res=res):
-            place = tree.leaf("/t/x", {"cgroup.type": "domain invalid\n", "cgroup.procs": ""})
-            tree.fill(place.parent, "", "")
-            made = tree.manager("/t/x", rootless=False)
-            if works:
-                made.create(res)
-                assert (place / "cgroup.type").read_text().startswith("threaded")
-            else:
-                with pytest.raises(errors.Error, match="below the threaded cgroup"):
-                    made.create(res)
+@pytest.mark.parametrize("kind", ["threaded", "domain invalid"])
+def test_threaded_subtree(tree: Tree, kind: str) -> None:
+    place = tree.leaf("/t/x", {"cgroup.type": f"{kind}\n", "cgroup.procs": ""})
+    tree.fill(place.parent, "cpu", "")
+    with pytest.raises(errors.Error, match="threaded subtree"):
+        tree.manager("/t/x", rootless=False)
+    assert (place.parent / "cgroup.subtree_control").read_text() == "\n"
 
 
 @pytest.mark.root
