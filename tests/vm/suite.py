@@ -35,6 +35,7 @@ BOUNDED = {
         "tests/unit/cgroups",
         "tests/conformance",
         "tests/integration/test_cgroups_v2.py",
+        "tests/integration/test_cgroup_view.py",
         "tests/integration/test_namespaces.py",
         "tests/integration/test_rootless.py",
     ],
