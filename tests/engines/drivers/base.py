@@ -148,8 +148,14 @@ class Engine:
     @contextlib.contextmanager
     def on_terminal(self, *args: str) -> Iterator[Terminal]:
         """The engine's command line on a terminal."""
+        with self.terminal([*self.command, *args]) as terminal:
+            yield terminal
+
+    @contextlib.contextmanager
+    def terminal(self, command: list[str]) -> Iterator[Terminal]:
+        """Any command of the world on a terminal."""
         env = {**self.env, "TERM": "xterm"}
-        terminal = Terminal(self.world.argv([*self.command, *args], env, self.user))
+        terminal = Terminal(self.world.argv(command, env, self.user))
         try:
             yield terminal
         finally:
