@@ -11,7 +11,7 @@ from typing import Any
 from tests.engines.drivers.base import LIMITS, Engine
 from tests.engines.drivers.containerd import Containerd
 
-__all__ = ["Docker"]
+__all__ = ["Docker", "RemappedDocker"]
 
 
 class Docker(Containerd):
@@ -26,7 +26,7 @@ class Docker(Containerd):
     def start(self) -> None:
         super().start()
         path = "/usr/sbin/runc" if self.runtime == "runc" else str(self.world.runtime)
-        config = {
+        config: dict[str, Any] = {
             "containerd": self.socket,
             "hosts": ["unix:///run/docker.sock"],
             "data-root": "/run/docker-data",
@@ -45,8 +45,13 @@ class Docker(Containerd):
                 for limit in LIMITS
             },
         }
+        config.update(self.own_config())
         self.world.path("/run/docker.json").write_text(json.dumps(config))
         self.start_daemon()
+
+    def own_config(self) -> dict[str, Any]:
+        """What a variant adds to daemon.json."""
+        return {}
 
     def start_daemon(self) -> None:
         self.daemon = self.world.daemon(
@@ -55,6 +60,15 @@ class Docker(Containerd):
             ready=lambda: self.call("version").code == 0,
             env=self.env,
         )
+
+    def stop_daemon(self, signal: str) -> None:
+        [pid] = [p for p, t in self.world.processes().items() if t.startswith("dockerd ")]
+        self.world.call("kill", f"-{signal}", str(pid)).ok()
+        self.daemon.wait(timeout=30)
+
+    def note_daemon(self) -> None:
+        """dockerd was started again by the test: it is no leak."""
+        self.idle |= {p for p, t in self.world.processes().items() if t.startswith("dockerd ")}
 
     def get(self, path: str) -> Any:
         """What dockerd's API answers to GET."""
@@ -82,3 +96,19 @@ class Docker(Containerd):
 
     def run_flags(self) -> list[str]:
         return ["--network", "none"]
+
+
+class RemappedDocker(Docker):
+    """dockerd that gives each container a user namespace."""
+
+    kind = "docker-remapped"
+    common = False
+    first = 300000
+    state_patterns = ("docker-exec/*/runtime-*/*/[!.]*", *Docker.state_patterns)
+
+    def own_config(self) -> dict[str, Any]:
+        ids = f"dockremap:{self.first}:65536"
+        script = "echo dockremap:x:200:200::/:/bin/false >>/etc/passwd; echo dockremap:x:200: >>/etc/group;"
+        script += f"echo {ids} >>/etc/subuid; echo {ids} >>/etc/subgid"
+        self.world.call("sh", "-c", script).ok()
+        return {"userns-remap": "default"}
