@@ -109,6 +109,8 @@ class Creation:
     def at_cgroup(self, init: launch.Init) -> None:
         """What has to be done before init goes on in its cgroup (TAG_CGROUP)."""
         lifecycle_sync.settle(init, self.manager, self.process, move=self.move)
+        if self.move:
+            _note_cgroup(self)
         if "rdt" in self.container.data:
             lifecycle.assign_class(self.container, init.pid)
         if self.record_early:
@@ -227,6 +229,7 @@ def _decide_cgroup(creation: Creation) -> None:
         creation.linux.get("cgroupsPath"),
         creation.id,
         rootless=None if word == "auto" else word == "true",
+        annotations=creation.spec.get("annotations"),
     )
 
 
@@ -238,9 +241,10 @@ def _compile(creation: Creation) -> None:
     options.console = creation.terminal
     options.gate = creation.gate
     mode = creation.manager.mode
-    creation.move = lifecycle_sync.must_move(spec)
+    creation.move = creation.manager.must_attach() or lifecycle_sync.must_move(spec)
     creation.record_early = lifecycle_sync.must_record(spec, mode)
-    options.cgroup_join = "sync" if lifecycle_sync.must_wait(spec, mode) else "clone3"
+    waits = creation.move or lifecycle_sync.must_wait(spec, mode)
+    options.cgroup_join = "sync" if waits else "clone3"
     if call.globals.get("strict") is True:
         options.umask = normalize.caller_umask
     if normalize.listen_fds:
@@ -359,9 +363,15 @@ def _make_cgroup(creation: Creation) -> None:
     creation.manager.create(resources, delegate_uid=owner)
     for warning in creation.manager.apply(resources):
         log.warning(warning)
-    container = creation.container
-    container.data["cgroup"] = creation.manager.to_state()
-    container.data["freezer"] = creation.manager.freezer_file()
+    _note_cgroup(creation)
+
+
+def _note_cgroup(creation: Creation) -> None:
+    """What is known of the cgroup by now, for state.json."""
+    for warning in creation.manager.warnings:
+        log.warning(warning)
+    creation.container.data["cgroup"] = creation.manager.to_state()
+    creation.container.data["freezer"] = creation.manager.freezer_file()
 
 
 def _remove_cgroup(creation: Creation) -> None:

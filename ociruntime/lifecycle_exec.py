@@ -214,6 +214,8 @@ def _compile(execution: Execution) -> None:
     # The first CPU affinity holds until the process is moved, so it cannot be born where it belongs.
     if (execution.process.get("execCPUAffinity") or {}).get("initial"):
         execution.move = True
+    if execution.manager.must_attach():
+        execution.move = True
     waits = (
         execution.move
         or execution.process.get("oomScoreAdj") is not None

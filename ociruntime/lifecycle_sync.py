@@ -46,7 +46,7 @@ def must_record(spec: dict[str, Any], cgroup_mode: str) -> bool:
 
 
 def must_wait(spec: dict[str, Any], cgroup_mode: str) -> bool:
-    """Whether a create plan has TAG_CGROUP."""
+    """Whether a create plan has TAG_CGROUP, wherever its cgroup is."""
     adjustment = (spec.get("process") or {}).get("oomScoreAdj")
     return (
         adjustment is not None

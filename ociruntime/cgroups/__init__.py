@@ -26,6 +26,8 @@ def manager(
     container_id: str,
     *,
     rootless: bool | None = None,
+    annotations: Mapping[str, str] | None = None,
+    euid: int | None = None,
     root: str = hierarchy.ROOT,
     proc: str = "/proc",
 ) -> Manager:
@@ -34,12 +36,22 @@ def manager(
     ``kind``: ``cgroupfs``, ``systemd`` or ``disabled``. ``path``: linux.cgroupsPath or None. Absolute paths start at
     the root of each hierarchy, relative ones as well, so one value always names one place;
     absent: ``/<container_id>``. For an ordinary user on v2, both lie beside the caller's own cgroup.
-    ``root`` and ``proc`` are for tests. Raises ``errors.Error`` for a path that cannot be used.
+    With systemd it is ``slice:prefix:name``; ``annotations`` are the config's, for ``org.systemd.property.*``.
+    ``euid``: for whom this is, when that is not the caller. ``root`` and ``proc`` are for tests.
+    Raises ``errors.Error`` for a path that cannot be used.
     """
     if kind == "systemd":
         from ociruntime.cgroups import systemd
 
-        systemd.manager(path or "", container_id)
+        return systemd.manager(
+            path or "",
+            container_id,
+            rootless=rootless,
+            annotations=annotations or {},
+            euid=euid,
+            root=root,
+            proc=proc,
+        )
     if kind == "disabled":
         from ociruntime.cgroups.disabled import DisabledManager
 
@@ -70,6 +82,10 @@ def from_state(state: Mapping[str, Any]) -> Manager:
         from ociruntime.cgroups.disabled import DisabledManager
 
         return DisabledManager(state["why"], state["chosen"])
+    if state.get("driver") == "systemd":
+        from ociruntime.cgroups import systemd
+
+        return systemd.from_state(state)
     if state.get("mode") == "v2":
         from ociruntime.cgroups.v2 import V2Manager
 

@@ -39,6 +39,7 @@ class Manager:
     __slots__ = ("mode", "path", "rootless")
 
     mode: str
+    warnings: Sequence[str] = ()
 
     def __init__(self, path: str, rootless: bool | None) -> None:
         self.path = path
@@ -72,6 +73,14 @@ class Manager:
         (4 to 12 ms, what ``attach`` pays). Together with ``open_for_clone`` this is a whole attach.
         """
         return []
+
+    def must_attach(self) -> bool:
+        """Whether no process can be born in the cgroup by the means above: each is moved there, by ``attach``.
+
+        With systemd the first process is what makes it start the cgroup, limits included: ``create`` and ``apply``
+        only prepare then, and ``warnings`` has what the limits gave rise to.
+        """
+        return False
 
     def attach(self, pid: int) -> None:
         """Move a process into the cgroup in every hierarchy."""

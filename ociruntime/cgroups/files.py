@@ -48,6 +48,11 @@ def exists(path: str) -> bool:
     return posix.access(path, posix.F_OK)
 
 
+def writable(path: str) -> bool:
+    """Whether the caller may write to a file."""
+    return posix.access(path, posix.W_OK)
+
+
 def numbers(text: str) -> list[int]:
     """The decimal numbers of a list such as cgroup.procs (0 = a process of another pid namespace)."""
     return [int(word) for word in text.split()]

@@ -82,10 +82,14 @@ class V1Manager(Manager):
     def create(
         self, resources: Mapping[str, Any] | None = None, *, delegate_uid: int | None = None
     ) -> None:
+        self._create(adopt=False)
+
+    def _create(self, *, adopt: bool) -> None:
+        """``adopt``: what is there already is ours, and in use."""
         kept: list[Place] = []
         for place in self._places:
             try:
-                if not tree.make(place.mount, self.path):
+                if not tree.make(place.mount, self.path) and not adopt:
                     try:
                         check_unused(place.leaf, False)
                     except errors.Error:

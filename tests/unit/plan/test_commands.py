@@ -245,7 +245,9 @@ class TestFeatures:
         assert {"rro", "idmap", "ridmap", "tmpcopyup"} < set(document["mountOptions"])
         for word in document["mountOptions"]:
             assert mount_options.parse([word]).data == []
-        assert document["linux"]["cgroup"]["systemd"] is False, "its driver does not exist yet"
+        assert (
+            document["linux"]["cgroup"]["systemd"] is True
+        )  # test_systemd_fake.py, test_systemd.py
         assert set(document["linux"]["seccomp"].get("supportedFlags", [])) <= set(
             document["linux"]["seccomp"].get("knownFlags", [])
         )
