@@ -44,6 +44,7 @@ mknod -m 666 "$root/dev/full" c 1 7
 mknod -m 666 "$root/dev/random" c 1 8
 mknod -m 666 "$root/dev/urandom" c 1 9
 mknod -m 666 "$root/dev/tty" c 5 0
+mknod -m 600 "$root/dev/kmsg" c 1 11
 mknod -m 666 "$root/dev/fuse" c 10 229
 mkdir "$root/dev/pts" "$root/dev/shm" "$root/dev/mqueue" "$root/dev/net"
 mknod -m 666 "$root/dev/net/tun" c 10 200

@@ -2,7 +2,8 @@
 
 The tracked files are copied below `.newer`, built there with the release's own Python, and tests/engines runs in a root
 of that release (tests/debian_root.py): its podman, docker, containerd and buildah, with ociruntime, and as the control
-with its runc and crun. Prints how many flows passed for each engine and runtime. The exit status is pytest's.
+with its runc and crun. Prints how many flows passed for each engine and runtime, and fails when one fails with
+ociruntime alone.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from tests import debian_root
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    *("buildah", "busybox-static", "conmon", "containerd", "crun", "docker-cli", "docker.io"),
-    *("fuse-overlayfs", "iproute2", "iptables", "jq", "netavark", "podman", "runc", "strace"),
-    *("time", "uidmap"),
+    *("aardvark-dns", "buildah", "busybox-static", "conmon", "containerd"),
+    *("containernetworking-plugins", "crun", "docker-buildx", "docker-cli", "docker.io"),
+    *("fuse-overlayfs", "iproute2", "iptables", "jq", "netavark", "nftables", "passt", "podman"),
+    *("runc", "strace", "time", "uidmap"),
 )
 TOOLS = ("podman", "buildah", "docker", "containerd", "runc", "crun", "conmon", "python3")
 _RUN = f"""
@@ -57,28 +59,51 @@ def copy(to: Path) -> None:
     manifest.write_text("\n".join(sorted(names)) + "\n")
 
 
-def table(result: Path) -> str:
-    """Markdown: engine and runtime, flows passed, failed and skipped, from pytest's XML."""
-    counts: dict[str, Counter[str]] = {}
-    reasons: Counter[str] = Counter()
-    for case in ElementTree.parse(result).iter("testcase"):
-        found = re.search(r"\[(.+?)(-\d.*)?\]$", case.get("name", ""))
-        kind = found.group(1) if found else "no engine"
-        outcome = "passed"
-        for child in case:
-            if child.tag in ("failure", "error"):
-                outcome = "failed"
-            elif child.tag == "skipped" and outcome == "passed":
-                outcome = "skipped"
-                reasons[f"{kind}: {child.get('message')}"] += 1
-        counts.setdefault(kind, Counter())[outcome] += 1
-    out = ["| engine, runtime | passed | failed | skipped |", "|---|---|---|---|"]
-    for kind, outcomes in sorted(counts.items()):
-        cells = [str(outcomes[word]) for word in ("passed", "failed", "skipped")]
-        out.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join(
-        [*out, *(f"skipped {number}: {why}" for why, number in sorted(reasons.items()))]
-    )
+class Results:
+    """What pytest's XML says: the outcome of each flow by engine and runtime."""
+
+    def __init__(self, path: Path) -> None:
+        self.outcomes: dict[
+            tuple[str, str], dict[str, str]
+        ] = {}  # (engine, flow) → runtime → outcome
+        self.reasons: Counter[str] = Counter()
+        for case in ElementTree.parse(path).iter("testcase"):
+            name = case.get("name", "")
+            found = re.search(r"\[([a-z-]+?)-(ociruntime|runc|crun)\b", name)
+            engine, runtime = found.groups() if found else ("none", "ociruntime")
+            outcome = "passed"
+            for child in case:
+                if child.tag in ("failure", "error"):
+                    outcome = "failed"
+                elif child.tag == "skipped" and outcome == "passed":
+                    outcome = "skipped"
+                    self.reasons[f"{engine} {runtime}: {child.get('message')}"] += 1
+            flow = f"{case.get('classname')} {name.replace(f'-{runtime}', '', 1)}"
+            self.outcomes.setdefault((engine, flow), {})[runtime] = outcome
+
+    def table(self) -> str:
+        """Markdown: flows passed, failed and skipped for each engine and runtime; then why."""
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        for (engine, _), outcomes in self.outcomes.items():
+            for runtime, outcome in outcomes.items():
+                counts.setdefault((engine, runtime), Counter())[outcome] += 1
+        out = ["| engine | runtime | passed | failed | skipped |", "|---|---|---|---|---|"]
+        for (engine, runtime), found in sorted(counts.items()):
+            cells = [str(found[word]) for word in ("passed", "failed", "skipped")]
+            out.append(f"| {engine} | {runtime} | {' | '.join(cells)} |")
+        out += [f"skipped {number}: {why}" for why, number in sorted(self.reasons.items())]
+        for (engine, flow), outcomes in sorted(self.outcomes.items()):
+            failed = [runtime for runtime, outcome in outcomes.items() if outcome == "failed"]
+            if failed:
+                out.append(f"failed with {', '.join(failed)}: {engine}: {flow}")
+        return "\n".join(out)
+
+    def ours_alone(self) -> bool:
+        """Whether some flow fails with ociruntime and with no control: only that is a fault of ociruntime."""
+        return any(
+            outcomes.get("ociruntime") == "failed" and [*outcomes.values()].count("failed") == 1
+            for outcomes in self.outcomes.values()
+        )
 
 
 def main() -> int:
@@ -101,9 +126,11 @@ def main() -> int:
     code = subprocess.run(
         debian_root.argv(root, command, [tree], tree), env=environment, check=False
     ).returncode
-    if result.exists():
-        print(table(result))
-    return code
+    if not result.exists():
+        return code or 2
+    results = Results(result)
+    print(results.table())
+    return 1 if results.ours_alone() else 0
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Podman(Engine):
         self.world.path("/run/containers.conf").write_text("\n".join(lines) + "\n")
         self.env["CONTAINERS_CONF"] = "/run/containers.conf"
         self.env["HOME"] = self.home
+        self.env["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # podman 5 would warn in each answer
 
     def tidy(self) -> None:
         # With each runtime it may meet its own clean-up after the end of a container: "shm: busy".
