@@ -106,11 +106,11 @@ class Results:
         )
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.newer_debian", description=__doc__)
     parser.add_argument("--suite", default="trixie")
-    options, rest = parser.parse_known_args()
+    options, rest = parser.parse_known_args(argv)
     tree = REPOSITORY / ".newer" / options.suite
     try:
         root = debian_root.make(options.suite, PACKAGES)
@@ -134,4 +134,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
