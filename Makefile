@@ -8,15 +8,17 @@ BIN = $(VENV)/bin
 PYTEST = $(BIN)/pytest
 
 BUILD_APT = gcc libc6-dev python3-dev python3-venv libffi-dev libseccomp-dev libcap-dev
-TEST_APT = $(shell sed 's/\#.*//' tests/requirements-apt.txt)
+DEB_APT = dpkg-dev python3-cffi-backend python3-jsonschema python3-prctl
+TEST_APT = $(DEB_APT) $(shell sed 's/\#.*//' tests/requirements-apt.txt)
 
 SOURCES = setup.py pyproject.toml $(wildcard install/man/*) $(shell find ociruntime native schemas install -type f \
-	\( -name '*.py' -o -name '*.[chS]' -o -name '*.json' \) ! -name _build_info.py ! -name _validator.py ! -name '_*.c')
+	\( -name '*.py' -o -name '*.[chS]' -o -name '*.json' \) ! -name _build_info.py ! -name _validator.py ! -name '_*.c' \
+	! -path install/deb.py ! -path install/place.py)
 
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help demo test test-vm test-engines-newer bench bench-load lint fuzz venv build install uninstall clean apt test-apt
+.PHONY: help deb demo test test-vm test-engines-newer bench bench-load lint fuzz venv build install uninstall clean apt test-apt
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
@@ -27,7 +29,7 @@ demo: venv ## run a real container from this machine's own files and show how it
 
 # The integration tests run twice: with the full interpreter first, then, among all others, with the launcher.
 test: test-apt ## run every test, with the launcher and with the script
-	@$(LOCKED) $(VENV)/.test-installed
+	@$(LOCKED) $(VENV)/.test-installed dist/.deb
 	@OCIRUNTIME_WORLD=script OCIRUNTIME_BIN=$(CURDIR)/$(VENV)/script/ociruntime $(PYTEST) tests/integration; first=$$?; \
 		$(PYTEST) tests && exit $$first
 
@@ -68,6 +70,11 @@ install: apt ## install below PREFIX (/usr/local): the command, manual pages, co
 uninstall: ## undo install
 	@$(PYTHON) install/place.py uninstall --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
 
+deb: apt ## make a package of this Debian release in dist
+	@.ci/apt-install $(DEB_APT)
+	@$(LOCKED) dist/.deb
+	@ls dist/ociruntime_*.deb
+
 clean: ## remove whatever was built
 	rm -rf --one-file-system build dist *.egg-info $(VENV) .newer .build-lock .mypy_cache .ruff_cache .pytest_cache
 	rm -f *.so ociruntime/*.so ociruntime/init ociruntime/_build_info.py ociruntime/spec/_validator.py native/_*.c
@@ -90,6 +97,11 @@ $(VENV)/.installed: $(VENV)/.wheel
 	@$(BIN)/pip install -q --no-deps --force-reinstall $(VENV)/wheel/ociruntime-*.whl
 	@OCIRUNTIME_LAUNCHER=script $(BIN)/python setup.py -q build_scripts --build-dir=$(VENV)/script 2>/dev/null
 	@$(BIN)/ociruntime --version
+	@touch $@
+
+dist/.deb: $(VENV)/.wheel install/deb.py install/place.py $(wildcard install/examples/*)
+	@rm -f dist/ociruntime_*.deb
+	@$(BIN)/python install/deb.py dist >$(VENV)/deb.log 2>&1 || { cat $(VENV)/deb.log; exit 1; }
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed pyproject.toml
