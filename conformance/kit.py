@@ -35,11 +35,16 @@ TIMEOUT = 40.0 * PATIENCE
 def build_testprog(directory: Path | None = None) -> Path:
     """Compile the static test program once per state of its sources and return its path.
 
+    It goes to `directory`, $OCI_TESTPROG_DIR, or a folder of the user among the temporary ones.
+
     Raises subprocess.CalledProcessError with the compiler's output when it does not compile.
     """
     sources = sorted(SOURCES.glob("*.[ch]"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    directory = directory or Path(tempfile.gettempdir()) / f"ociruntime-testprog-{os.geteuid()}"
+    place = os.environ.get(
+        "OCI_TESTPROG_DIR", f"{tempfile.gettempdir()}/ociruntime-testprog-{os.geteuid()}"
+    )
+    directory = directory or Path(place)
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     target = directory / f"testprog-{digest}"
     if not target.exists():
@@ -47,7 +52,9 @@ def build_testprog(directory: Path | None = None) -> Path:
         command = [os.environ.get("CC", "cc"), "-static", "-Os", "-std=gnu17", "-Wall", "-Wextra"]
         command += ["-D_GNU_SOURCE", "-o", str(draft)]
         subprocess.run(
-            [*command, *(str(p) for p in sources if p.suffix == ".c")], check=True, timeout=120
+            [*command, *(str(p) for p in sources if p.suffix == ".c")],
+            check=True,
+            timeout=120 * PATIENCE,
         )
         draft.rename(target)
     return target
