@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.engines.drivers.base import BUSYBOX, IMAGE, OURS, ROOTFS, Engine
 from tests.engines.drivers.containerd import Containerd
 from tests.engines.drivers.cri import Cri, Cri2
-from tests.engines.drivers.docker import Docker, RemappedDocker
+from tests.engines.drivers.docker import Docker, RemappedDocker, UserDocker
 from tests.engines.drivers.podman import Podman, UserPodman
 
 __all__ = [
@@ -24,11 +24,12 @@ __all__ = [
     "Engine",
     "Podman",
     "RemappedDocker",
+    "UserDocker",
     "UserPodman",
 ]
 
 # The order of the tables in docs; kind -> class.
 DRIVERS: dict[str, type[Engine]] = {
     driver.kind: driver
-    for driver in (Podman, UserPodman, Docker, RemappedDocker, Containerd, Cri, Cri2)
+    for driver in (Podman, UserPodman, Docker, RemappedDocker, UserDocker, Containerd, Cri, Cri2)
 }

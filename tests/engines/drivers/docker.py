@@ -10,8 +10,9 @@ from typing import Any
 
 from tests.engines.drivers.base import LIMITS, Engine
 from tests.engines.drivers.containerd import Containerd
+from tests.engines.world import USER_HOME, USER_ID
 
-__all__ = ["Docker", "RemappedDocker"]
+__all__ = ["Docker", "RemappedDocker", "UserDocker"]
 
 
 class Docker(Containerd):
@@ -68,7 +69,8 @@ class Docker(Containerd):
 
     def note_daemon(self) -> None:
         """dockerd was started again by the test: it is no leak."""
-        self.idle |= {p for p, t in self.world.processes().items() if t.startswith("dockerd ")}
+        words = ("dockerd ", "rootlesskit", "containerd --config", "/proc/self/exe --net")
+        self.idle |= {p for p, t in self.world.processes().items() if t.startswith(words)}
 
     def get(self, path: str) -> Any:
         """What dockerd's API answers to GET."""
@@ -112,3 +114,45 @@ class RemappedDocker(Docker):
         script += f"echo {ids} >>/etc/subuid; echo {ids} >>/etc/subgid"
         self.world.call("sh", "-c", script).ok()
         return {"userns-remap": "default"}
+
+
+class UserDocker(Docker):
+    """dockerd of an ordinary user, in rootlesskit's user namespace and a network namespace of its own.
+
+    On cgroup v1 it has no cgroups.  Debian has no dockerd-rootless.sh: this does what that does.
+    """
+
+    kind = "user-docker"
+    common = False
+    user = True
+    place = f"/run/user/{USER_ID}"
+    command: tuple[str, ...] = ("docker", "--host", f"unix://{place}/docker.sock")
+    files = (Path("/usr/bin/rootlesskit"),)
+    state_patterns = ("user/*/docker-exec/runtime-*/*/[!.]*", *Engine.state_patterns)
+
+    def start(self) -> None:
+        self.env |= {"HOME": USER_HOME, "XDG_RUNTIME_DIR": self.place}
+        path = "/usr/sbin/runc" if self.runtime == "runc" else str(self.world.runtime)
+        config = {
+            "hosts": [self.command[2]],
+            "data-root": "/var/tmp/docker",
+            "exec-root": f"{self.place}/docker-exec",
+            "pidfile": f"{self.place}/docker.pid",
+            "runtimes": {"chosen": {"path": path}},
+            "default-runtime": "chosen",
+        }
+        self.world.path("/run/docker.json").write_text(json.dumps(config))
+        self.start_daemon()
+
+    def start_daemon(self) -> None:
+        number = str(USER_ID)
+        script = "ip link set lo up && exec dockerd --rootless --config-file /run/docker.json"
+        self.daemon = self.world.daemon(
+            *("setpriv", "--reuid", number, "--regid", number, "--clear-groups"),
+            *("rootlesskit", "--net=host", "--copy-up=/etc", "--copy-up=/run"),
+            *("--propagation=rprivate", f"--state-dir={self.place}/rootlesskit"),
+            *("unshare", "--net", "sh", "-c", f"rm -f /run/docker; {script}"),
+            log="/run/dockerd.log",
+            ready=lambda: self.call("version").code == 0,
+            env=self.env,
+        )
