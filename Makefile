@@ -18,7 +18,7 @@ SOURCES = setup.py pyproject.toml $(wildcard install/man/*) $(shell find ocirunt
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help deb demo test test-vm test-engines-newer bench bench-load lint fuzz venv build install uninstall clean apt test-apt
+.PHONY: help deb demo test test-vm test-engines-newer bench bench-load coverage lint fuzz venv build install uninstall clean apt test-apt
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
@@ -48,6 +48,13 @@ bench-load: test-apt ## run 200 containers under podman and containerd, and keep
 	@$(LOCKED) $(VENV)/.test-installed
 	@$(BIN)/python -m bench load
 	@$(BIN)/python -m bench scale
+
+coverage: test-apt ## judge this runtime by the specification and write docs/spec-coverage.md (MORE='TITLE=FILE…': other machines' results)
+	@$(LOCKED) $(VENV)/.test-installed
+	-@$(BIN)/python -m conformance --runtime $(BIN)/ociruntime --format json >.coverage-default.json
+	-@$(BIN)/python -m conformance --runtime '$(BIN)/ociruntime --strict' --format json >.coverage-strict.json
+	@$(BIN)/python -m conformance.coverage --also tests/conformance/also.json 'default=.coverage-default.json' \
+		'strict=.coverage-strict.json' $(MORE) >docs/spec-coverage.md
 
 lint: test-apt ## check style and types
 	@$(LOCKED) $(VENV)/.test-installed

@@ -17,6 +17,8 @@ MODULES = (
     "netdevices",
     "cgroups",
     "cgroups_v2",
+    "cgroups_both",
+    "resctrl",
     "kernel",
     "seccomp",
     "features",

@@ -10,7 +10,7 @@ from typing import Any
 from conformance.kit import Container
 from conformance.registry import check
 from conformance.trial import Skip, Trial
-from conformance.world import CGROUPS
+from conformance.world import CGROUPS, UNIFIED
 
 MIB = 1024 * 1024
 Function = Callable[[Trial], None]
@@ -255,7 +255,44 @@ def throttle(t: Trial) -> None:
     t.stop(container)
 
 
-TABLE |= {"7.35": no_oom_killer, "7.53": throttle}
+def _controllers(top: Path) -> list[str]:
+    file = top / "cgroup.controllers"
+    return file.read_text().split() if file.exists() else []
+
+
+def huge_pages(t: Trial) -> None:
+    """Where the hugetlb controller is: of v1, or of the cgroup2 tree of a hybrid host."""
+    sizes = [p.name.removeprefix("hugepages-") for p in Path("/sys/kernel/mm/hugepages").glob("*")]
+    if "2048kB" not in sizes:
+        raise Skip("no huge pages of 2 MB")
+    path = own_path(t)
+    hybrid = "hugetlb" in _controllers(UNIFIED)
+    if hybrid:
+        top, names = UNIFIED, ("hugetlb.2MB.max", "hugetlb.2MB.rsvd.max")
+    else:
+        top, names = (
+            need("hugetlb"),
+            ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.rsvd.limit_in_bytes"),
+        )
+    t.bundle.linux["resources"] = {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}
+    if hybrid:
+        # A runtime that leaves this tree alone has to refuse, which is no less right.
+        tried = t.runtime.try_create(t.bundle.args("sleep"))
+        if tried.result.code != 0:
+            raise Skip("the runtime does not use the cgroup2 tree of a hybrid host")
+        container = tried
+    else:
+        container = t.create("sleep")
+    for name in names:
+        file = top / path[1:] / name
+        if file.exists():
+            t.equal(file.read_text().strip(), str(4 * MIB), name)
+        else:
+            t.claim(".rsvd." in name, f"{name} of the container's cgroup", "no such file")
+    t.stop(container)
+
+
+TABLE |= {"7.35": no_oom_killer, "7.53": throttle, "7.60": huge_pages}
 
 
 @check("7.52")

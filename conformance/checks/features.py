@@ -31,6 +31,44 @@ def features(t: Trial) -> dict[str, Any]:
         raise Failure("features prints JSON", result.out[:200]) from None
 
 
+# The properties that each version brought (features.md, features-linux.md); "annotations" may hold anything.
+DEFINED = {
+    "1.1.0": "ociVersionMin ociVersionMax hooks mountOptions annotations potentiallyUnsafeConfigAnnotations linux"
+    " linux.namespaces linux.capabilities linux.cgroup linux.cgroup.v1 linux.cgroup.v2 linux.cgroup.systemd"
+    " linux.cgroup.systemdUser linux.cgroup.rdma linux.seccomp linux.seccomp.enabled linux.seccomp.actions"
+    " linux.seccomp.operators linux.seccomp.archs linux.seccomp.knownFlags linux.seccomp.supportedFlags"
+    " linux.apparmor linux.apparmor.enabled linux.selinux linux.selinux.enabled linux.intelRdt linux.intelRdt.enabled",
+    "1.2.0": "linux.mountExtensions linux.mountExtensions.idmap linux.mountExtensions.idmap.enabled",
+    "1.3.0": "linux.netDevices linux.netDevices.enabled linux.intelRdt.schemata linux.intelRdt.monitoring"
+    " linux.memoryPolicy linux.memoryPolicy.modes linux.memoryPolicy.flags",
+}
+
+
+def _names(value: Any, path: str = "") -> list[str]:
+    """Every property below `value`, by its path."""
+    found: list[str] = []
+    for name, part in value.items() if isinstance(value, dict) else ():
+        found.append(f"{path}{name}")
+        if found[-1] != "annotations":
+            found += _names(part, f"{path}{name}.")
+    return found
+
+
+@check("11.2")
+def defined_only(t: Trial) -> None:
+    document = features(t)
+    high = str(document.get("ociVersionMax", "")).split("-")[0].split("+")[0]
+    order = [int(n) for n in high.split(".")]
+    known: set[str] = set()
+    for version, words in DEFINED.items():
+        if [int(n) for n in version.split(".")] <= order:
+            known |= set(words.split())
+    # 1.0.x had no features structure: the first one counts.
+    known = known or set(DEFINED["1.1.0"].split())
+    strange = [name for name in _names(document) if name not in known]
+    t.claim(not strange, f"only what version {high} defines", ", ".join(strange))
+
+
 def wants(*path: str, least: set[str] | None = None) -> Callable[[Trial], None]:
     """A check that features has a value at `path` and, if it is a list, that `least` is in it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import json
 import os
 import select
 import socket
@@ -12,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from conformance.kit import PATIENCE, Container
+from conformance.kit import PATIENCE, Container, Result
 from conformance.registry import check
-from conformance.trial import Failure, Skip, Trial
+from conformance.trial import Failure, Skip, Trial, brief
 
 
 @contextlib.contextmanager
@@ -194,3 +195,44 @@ def cpu_list(t: Trial) -> None:
     for bad in ("x", "0-", "3-1x"):
         t.bundle.process["execCPUAffinity"] = {"initial": bad}
         t.refused(f"execCPUAffinity.initial {bad!r}")
+
+
+def _exec_process(t: Trial, container: Container, affinity: dict[str, str]) -> Result:
+    """`exec --process`: no part of the specification, which has the property all the same."""
+    process = dict(t.bundle.process)
+    process["args"] = ["/init", "cat", "/proc/self/status"]
+    process["execCPUAffinity"] = affinity
+    path = t.path / "process.json"
+    path.write_text(json.dumps(process))
+    return container.verb("exec", "--process", str(path))
+
+
+def _runs_exec(t: Trial) -> Container:
+    if len(os.sched_getaffinity(0)) < 2:
+        raise Skip("needs two CPUs")
+    container = t.launch("sleep")
+    if _exec_process(t, container, {}).code != 0:
+        raise Skip("the runtime has no exec --process")
+    return container
+
+
+@check("4.39")
+def affinity_before(t: Trial) -> None:
+    """What it was set to cannot be seen any more; that it is tried can."""
+    container = _runs_exec(t)
+    result = _exec_process(t, container, {"initial": "0"})
+    t.claim(result.code == 0, "exec with initial 0", brief(result))
+    result = _exec_process(t, container, {"initial": "8000"})
+    t.claim(result.code != 0, "an error with initial 8000, a CPU that is not there", "success")
+    t.stop(container)
+
+
+@check("4.40")
+def affinity_after(t: Trial) -> None:
+    container = _runs_exec(t)
+    last = str(max(os.sched_getaffinity(0)))
+    for value in ("0", last):
+        result = _exec_process(t, container, {"final": value})
+        lines = [x.split()[1] for x in result.out.splitlines() if x.startswith("Cpus_allowed_list")]
+        t.equal(lines, [value], f"Cpus_allowed_list with final {value}")
+    t.stop(container)

@@ -199,7 +199,12 @@ def _v1_memory(
 ) -> None:
     base = BASE + "/memory"
     limit, swap = _memory_pair(memory)
-    _warn_kernel_memory(memory, warnings)
+    tcp = memory.get("kernelTCP")
+    if tcp and read("memory", "memory.kmem.tcp.limit_in_bytes") is not None:
+        out.append(("memory", "memory.kmem.tcp.limit_in_bytes", str(tcp), base + "/kernelTCP"))
+        _warn_kernel_memory(memory, warnings, ("kernel",))
+    else:
+        _warn_kernel_memory(memory, warnings)
     if update and memory.get("checkBeforeUpdate"):
         _check_usage(limit, read("memory", "memory.usage_in_bytes"))
     if limit:
@@ -245,9 +250,13 @@ def _memory_pair(memory: Resources) -> tuple[int, int]:
     return limit, swap
 
 
-def _warn_kernel_memory(memory: Resources, warnings: list[str] | None) -> None:
+def _warn_kernel_memory(
+    memory: Resources,
+    warnings: list[str] | None,
+    keys: tuple[str, ...] = ("kernel", "kernelTCP"),
+) -> None:
     if warnings is not None:
-        for key in ("kernel", "kernelTCP"):
+        for key in keys:
             if memory.get(key):
                 warnings.append(f"memory.{key} is ignored: kernel memory has no limit of its own")
 

@@ -32,6 +32,7 @@ _NAMESPACES = {
 }
 _AT_FDCWD = -100
 _MOUNT_ATTR_IDMAP = 0x100000
+_MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NOEXEC = 2, 8
 _MS_REC = 0x4000
 _S_IFMT, _S_IFCHR, _S_IFBLK = 0o170000, 0o020000, 0o060000
 
@@ -64,6 +65,8 @@ def open_descriptors(plan: Plan, *, gate: int = -1, pidfd: int = -1) -> list[int
             elif name in ("gate", "pidfd"):
                 given = gate if name == "gate" else pidfd
                 fds.append(fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, 3))
+            elif name in plan.systems:
+                fds.append(_file_system(plan, name, maps))
             elif name[:3] == "ns:":
                 fds.append(open_namespace(name[3:], *plan.paths[name]))
             else:
@@ -142,7 +145,9 @@ def _bind(plan: Plan, bind: Bind, maps: dict[str, int]) -> int:
     name, source, recursive, attr_set, attr_clr, tree_set, tree_clr, propagation = bind[:8]
     idmap, pointer = bind[8:]
     if name[:7] == "device:":
-        return _device(source, pointer)
+        node = plan.nodes.get(name)
+        made = _make_device(*node) if node is not None else -1
+        return made if made >= 0 else _device(source, pointer)
     call, hint = "open_tree", None
     fd = -1
     try:
@@ -176,6 +181,38 @@ def _bind(plan: Plan, bind: Bind, maps: dict[str, int]) -> int:
         raise
 
 
+def _file_system(plan: Plan, name: str, maps: dict[str, int]) -> int:
+    """A detached mount of a new file system with an id map. Raises errors.Error."""
+    kind, idmap, pointer, source, options, attributes = plan.systems[name]
+    userns = _idmap_namespace(plan, idmap, maps, pointer)
+    context = fd = -1
+    call = "fsopen"
+    try:
+        context = native.fsopen(kind)
+        call = "fsconfig"
+        native.fsconfig(context, "source", source)
+        for option in options:
+            key, equals, value = option.partition("=")
+            native.fsconfig(context, key, value if equals else None)
+        native.fsconfig_create(context)
+        call = "fsmount"
+        fd = native.fsmount(context, attributes)
+        call = "map ids"
+        native.mount_setattr(fd, _MOUNT_ATTR_IDMAP, 0, 0, 0, userns)
+        return fd
+    except OSError as exc:
+        if fd >= 0:
+            posix.close(fd)
+        hint = None
+        if call == "map ids" and exc.errno in (errno.EINVAL, errno.EPERM):
+            hint = "this kernel cannot map the ids of that file system (tmpfs: from Linux 6.3 on)"
+        what = f"mount {kind}: {call}"
+        raise errors.from_os(exc, what, pointer=pointer, hint=hint) from exc
+    finally:
+        if context >= 0:
+            posix.close(context)
+
+
 def _device(path: str, pointer: str) -> int:
     """A detached bind of a device node of the host; never through a symlink. Raises errors.Error."""
     try:
@@ -188,6 +225,29 @@ def _device(path: str, pointer: str) -> int:
             posix.close(fd)
     except OSError as exc:
         raise errors.from_os(exc, f"bind device {path}", pointer=pointer) from exc
+
+
+def _make_device(mode: int, device: int, uid: int, gid: int) -> int:
+    """A detached bind of a new device node in a file system of its own; -1 where that cannot be done.
+
+    The device cgroup around this process may forbid it, and before Linux 6.15 a detached tree cannot be cloned.
+    """
+    top = -1
+    context = native.fsopen("tmpfs")
+    try:
+        native.fsconfig(context, "mode", "700")
+        native.fsconfig_create(context)
+        top = native.fsmount(context, _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NOEXEC)
+        posix.mknod("node", mode, device, dir_fd=top)
+        posix.chown("node", uid, gid, dir_fd=top)
+        posix.chmod("node", mode & 0o7777, dir_fd=top)
+        return native.open_tree(top, "node", native.OPEN_TREE_CLONE)
+    except OSError:
+        return -1
+    finally:
+        posix.close(context)
+        if top >= 0:
+            posix.close(top)
 
 
 def _idmap_namespace(plan: Plan, idmap: IdMap, maps: dict[str, int], pointer: str) -> int:

@@ -142,6 +142,15 @@ def mapped(container_id: int, mappings: list[dict[str, int]]) -> bool:
     return any(0 <= container_id - entry["containerID"] < entry["size"] for entry in mappings)
 
 
+def outside(container_id: int, mappings: list[dict[str, int]]) -> int | None:
+    """The host's id of a container's, None when it has none or the mappings are not known."""
+    for entry in mappings:
+        offset = container_id - entry["containerID"]
+        if 0 <= offset < entry["size"]:
+            return int(entry["hostID"]) + offset
+    return None
+
+
 def number_list(text: str, limit: int, pointer: str) -> set[int]:
     """``0-3,7`` → numbers below ``limit``."""
     numbers: set[int] = set()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ociruntime.paths import clean
 from ociruntime.plan import ops, words
-from ociruntime.plan.context import refuse
+from ociruntime.plan.context import outside, refuse
 from ociruntime.plan.mount_options import NODEV, NOEXEC, NOSUID, RDONLY
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Device = tuple[str, str, int, int, int, int, int]  # origin, path, mode, major, minor, uid, gid
 
 _S_IFMT, _S_IFIFO = 0o170000, 0o010000
+_CAP_MKNOD = 27
 
 
 def number(major: int, minor: int) -> int:
@@ -30,7 +31,7 @@ def number(major: int, minor: int) -> int:
 def read(ctx: Context, linux: dict[str, Any], mounts: Iterable[Any]) -> list[Device] | None:
     """The nodes to make; None where /dev is a directory of the host's, which is left alone.
 
-    In a user namespace nodes cannot be made: the host's are bound, and the parent is asked to open them.
+    In a user namespace nodes cannot be made: the parent is asked for one that was made outside, or for the host's.
     """
     for entry in mounts:
         if entry[2] == "/dev" and entry[4].bind is not None:
@@ -54,10 +55,12 @@ def read(ctx: Context, linux: dict[str, Any], mounts: Iterable[Any]) -> list[Dev
             devices.append(("", path, 0o020666, major, minor, 0, 0))
     if not bound(ctx):
         return devices
-    for origin, path, mode, *_ in devices:
+    for device in devices:
+        origin, path, mode = device[:3]
         if mode & _S_IFMT == _S_IFIFO:
             continue
-        if not ctx.facts.devices.get(path):
+        node = _node(ctx, device) if origin else None
+        if node is None and not ctx.facts.devices.get(path):
             raise refuse(
                 f"{path}: no such device on the host, and none can be made", pointer=origin
             )
@@ -66,7 +69,21 @@ def read(ctx: Context, linux: dict[str, Any], mounts: Iterable[Any]) -> list[Dev
             if name not in ctx.plan.fds:
                 ctx.plan.fd(name)
                 ctx.plan.binds.append((name, path, False, 0, 0, 0, 0, (), None, origin))
+            if node is not None:
+                ctx.plan.nodes[name] = node
     return devices
+
+
+def _node(ctx: Context, device: Device) -> tuple[int, int, int, int] | None:
+    """The node that the runtime can make outside of the user namespace, with an owner inside of it; or None."""
+    _, _, mode, major, minor, uid, gid = device
+    facts = ctx.facts
+    if not facts.privileged or facts.in_userns or not facts.cap_permitted >> _CAP_MKNOD & 1:
+        return None
+    host_uid, host_gid = outside(uid, ctx.uid_maps), outside(gid, ctx.gid_maps)
+    if host_uid is None or host_gid is None:
+        return None
+    return mode, number(major, minor), host_uid, host_gid
 
 
 def bound(ctx: Context) -> bool:

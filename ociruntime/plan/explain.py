@@ -213,11 +213,25 @@ def _descriptors(plan: Plan) -> list[dict[str, Any]]:
     found = []
     for slot, name in enumerate(plan.fds):
         item: dict[str, Any] = {"slot": slot, "name": name}
+        if name in plan.systems:
+            item["type"], (_, uids, gids), item["origin"], item["source"], options, _ = (
+                plan.systems[name]
+            )
+            item["options"] = options
+            item["idmap"] = {"uidMappings": uids, "gidMappings": gids}
         if name in binds:
             _, source, recursive, put, clear, tree_put, tree_clear, propagation, idmap, origin = (
                 binds[name]
             )
             item["source"] = source
+            if name in plan.nodes:
+                mode, device, uid, gid = plan.nodes[name]
+                item["node"] = {
+                    "mode": oct(mode),
+                    "device": f"{device >> 8 & 0xFFF}:{device & 0xFF | device >> 12 & 0xFFF00}",
+                    "uid": uid,
+                    "gid": gid,
+                }
             if recursive:
                 item["recursive"] = True
             for key, value in (

@@ -43,6 +43,8 @@ def read(ctx: Context, spec: dict[str, Any]) -> list[Entry]:
         entries.append((index, origin, destination, kind, options, mount))
         if options.bind is not None and not options.remount:
             _bind_source(ctx, index, origin, options, mount)
+        elif not options.remount:
+            _id_mapped(ctx, index, origin, kind, options, mount)
     notify = ctx.options.notify_dir
     if notify:
         options = mount_options.parse(["bind", "nosuid", "noexec", "nodev", "ro"])
@@ -89,6 +91,27 @@ def _bind_source(
     )
 
 
+def _id_mapped(
+    ctx: Context, index: int, origin: str, kind: str, options: Options, mount: dict[str, Any]
+) -> None:
+    """Ask the parent for an id-mapped new file system: who maps needs power over the user namespace of the map.
+
+    One made in the container's user namespace that is to be mapped by that very namespace is so already.
+    """
+    idmap = _idmap(ctx, origin, options, mount)
+    if idmap is None:
+        return
+    if not ctx.facts.privileged:
+        raise refuse("an id-mapped mount needs a privileged runtime", pointer=origin)
+    if options.copyup or kind == "cgroup":
+        what = "filled by tmpcopyup" if options.copyup else "of type cgroup"
+        raise refuse(f"an id-mapped mount cannot be {what}", pointer=origin)
+    if idmap[1] is not None:
+        name = f"fs:{index}"
+        ctx.plan.fd(name)
+        ctx.plan.systems[name] = (kind, idmap, origin)
+
+
 def _idmap(ctx: Context, origin: str, options: Options, mount: dict[str, Any]) -> Any:
     """The id mapping of a mount (mappings alone imply it, as engines send them); None when it has none."""
     uids, gids = mount.get("uidMappings"), mount.get("gidMappings")
@@ -133,7 +156,7 @@ def add(ctx: Context, entries: list[Entry], label: str) -> None:
 
             cgroup_mounts.add(ctx, origin, destination, options)
         else:
-            _file_system(ctx, origin, destination, kind, options, mount, label, late)
+            _file_system(ctx, index, origin, destination, kind, options, mount, label, late)
     ctx.late_readonly = late
 
 
@@ -187,6 +210,7 @@ def set_propagation(ctx: Context, origin: str, tree: int, flag: int) -> None:
 
 def _file_system(
     ctx: Context,
+    index: int,
     origin: str,
     destination: str,
     kind: str,
@@ -206,11 +230,7 @@ def _file_system(
         data = ["ro", *data]
     if label and kind in _LABELLED:
         data.append(f"context={label}")
-    if (uids := mount.get("uidMappings")) or options.idmap is not None:
-        raise refuse(
-            f"an id-mapped mount of type {kind} is not supported, only bind mounts can be",
-            pointer=f"{origin}/uidMappings" if uids else origin,
-        )
+    mapped = f"fs:{index}"
     # Files are made in /dev, and mount points in every tmpfs, before it becomes read-only.
     delayed = readonly and (kind == "tmpfs" or destination == "/dev")
     if delayed:
@@ -218,24 +238,33 @@ def _file_system(
     source = mount.get("source") or kind
     for item in data:
         if len(item) > _FSCONFIG_MAX:
+            if mapped in plan.systems:
+                raise refuse(
+                    f"an id-mapped mount takes options of at most {_FSCONFIG_MAX} bytes",
+                    pointer=f"{origin}/options",
+                )
             _by_mount(ctx, origin, destination, kind, source, options, data)
             return
-    tree = plan.slot()
     flags = errnos = 0
-    if kind == "sysfs" and ctx.userns and "network" not in ctx.namespaces:
-        flags, errnos = ops.F_ALT, words.EPERM
-    plan.add(
-        origin,
-        ops.FSMOUNT,
-        tree,
-        kind,
-        source,
-        tuple(data),
-        len(data),
-        attributes,
-        flags=flags,
-        errnos=errnos,
-    )
+    if mapped in plan.systems:
+        tree = plan.fds.index(mapped)
+        plan.systems[mapped] += (source, data, attributes)
+    else:
+        tree = plan.slot()
+        if kind == "sysfs" and ctx.userns and "network" not in ctx.namespaces:
+            flags, errnos = ops.F_ALT, words.EPERM
+        plan.add(
+            origin,
+            ops.FSMOUNT,
+            tree,
+            kind,
+            source,
+            tuple(data),
+            len(data),
+            attributes,
+            flags=flags,
+            errnos=errnos,
+        )
     if flags:
         # The network namespace belongs to the host: its sysfs can only be shown, read-only.
         plan.add(origin, ops.TREE, tree, ops.NONE, "/sys", words.AT_RECURSIVE, 0)

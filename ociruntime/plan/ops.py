@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     Argument: TypeAlias = "int | str | bytes | tuple[str | bytes, ...]"
     Operation: TypeAlias = "tuple[int, int, int, tuple[Argument, ...]]"
@@ -61,6 +61,10 @@ class Plan:
     idmap, JSON pointer). Attributes are MOUNT_ATTR_* for mount_setattr(2), first those of the top mount, then those of
     the whole tree; ``propagation`` holds MS_* numbers (with MS_REC) to be applied one after the other; ``idmap`` is
     None or (recursive, uidMappings, gidMappings), where None mappings mean: those of the user namespace ``ns:user``.
+    ``systems``: for each ``fs:<i>``, an id-mapped new file system that the host makes: (type, idmap, JSON pointer,
+    source, options, MOUNT_ATTR_*).
+    ``nodes``: for ``device:<path>`` that are no device of the host's but a node to be made: (mode with type, device
+    number, host uid, host gid); where none can be made the host's of that path is bound.
     ``machine``: of uname, whose system call numbers are used.
     ``paths``: descriptor name → (host path, JSON pointer) of the other descriptors that come from a path
     (``ns:<type>``, ``rootfs``). ``warnings`` are one-line texts for the log: what is
@@ -72,11 +76,13 @@ class Plan:
         "clone_flags",
         "fds",
         "machine",
+        "nodes",
         "ops",
         "origins",
         "paths",
         "slots",
         "syncs",
+        "systems",
         "warnings",
     )
 
@@ -89,6 +95,8 @@ class Plan:
         self.machine = ""
         self.syncs: list[int] = []
         self.binds: list[Bind] = []
+        self.systems: dict[str, tuple[Any, ...]] = {}
+        self.nodes: dict[str, tuple[int, int, int, int]] = {}
         self.paths: dict[str, tuple[str, str]] = {}
         self.warnings: list[str] = []
 

@@ -243,6 +243,34 @@ def test_idmap_by_the_containers_user_namespace(rt: Runtime, bundle: Bundle) -> 
     assert "uid=0 gid=0" in rt.run(bundle.args("stat", "/mnt/file")).ok().out
 
 
+@pytest.mark.known("runc", "1.1.5 has no idmapped mounts")
+@pytest.mark.parametrize("users", [False, True])
+def test_idmapped_tmpfs(rt: Runtime, bundle: Bundle, users: bool) -> None:
+    """A file system of the container's own, with and without a user namespace."""
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 3):
+        pytest.skip("tmpfs cannot be idmapped before Linux 6.3")
+    if rt.kind == "crun":
+        pytest.skip("1.8.1 takes the mappings in its own form")
+    outside = 0
+    if users:
+        bundle.user_namespace()
+        outside = 100000
+    bundle.mount("/mnt", "tmpfs", "tmpfs", "idmap", "mode=755")
+    for key in ("uidMappings", "gidMappings"):
+        bundle.mounts[-1][key] = [{"containerID": 0, "hostID": outside + 20, "size": 10}]
+    assert "uid=20 gid=20" in rt.run(bundle.args("stat", "/mnt")).ok().out
+
+
+def test_idmapped_file_system_that_cannot_be(rt: Runtime, bundle: Bundle) -> None:
+    if rt.kind != "ociruntime":
+        pytest.skip("the text is ours")
+    bundle.drop_mount("/dev/pts").mount("/dev/pts", "devpts", "devpts", "idmap")
+    for key in ("uidMappings", "gidMappings"):
+        bundle.mounts[-1][key] = [{"containerID": 0, "hostID": 20, "size": 10}]
+    result = rt.try_create(bundle).result.failed("mount devpts: map ids: invalid")
+    assert "cannot map the ids of that file system" in result.err
+
+
 def test_mappings_of_a_mount_come_in_pairs(rt: Runtime, bundle: Bundle) -> None:
     bundle.mount("/mnt", "bind", str(volume(bundle)), "bind", "idmap")
     bundle.mounts[-1]["uidMappings"] = [{"containerID": 0, "hostID": 1, "size": 1}]

@@ -481,6 +481,14 @@ def test_kernel_memory_warns(subtests: SubTests) -> None:
             assert warnings == []
 
 
+def test_memory_of_tcp_buffers() -> None:
+    """The one limit of kernel memory that v1 still has."""
+    warnings: list[str] = []
+    file = "memory.kmem.tcp.limit_in_bytes"
+    found = v1({"memory": {"kernelTCP": 6}}, {file: "9\n"}, warnings=warnings)
+    assert (found, warnings) == ([("memory", file, "6")], [])
+
+
 def test_shares_to_weight(subtests: SubTests) -> None:
     fixed = {0: 0, 1: 1, 2: 1, 1024: 100, 262144: 10000, 10**9: 10000}
     for shares, weight in fixed.items():

