@@ -200,18 +200,20 @@ def test_cancelled(engine: Docker, buildkit: bool) -> None:
     def asleep() -> bool:
         return "sleep 876" in engine.world.processes().values()
 
+    def clients() -> list[str]:
+        lines = engine.world.processes().items()
+        return [str(p) for p, t in lines if t.startswith("docker ") and " build " in t]
+
     try:
         poll(asleep, "the step does not run")
         time.sleep(0.3)
-        [pid] = [
-            p
-            for p, t in engine.world.processes().items()
-            if t.startswith("docker ") and " build " in t
-        ]
-        engine.world.call("kill", "-INT", str(pid)).ok()
+        [pid] = clients()
+        engine.world.call("kill", "-INT", pid).ok()
         client.communicate(timeout=30)
         poll(lambda: not asleep(), "the step goes on", timeout=20)
     finally:
+        if left := clients():  # `client` is nsenter, without which docker goes on
+            engine.world.call("kill", "-KILL", *left)
         client.kill()
         client.communicate()
     assert client.returncode != 0
