@@ -3,6 +3,7 @@ how busy the machine is. `python -m bench scale` has the times with 1,000 contai
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,3 +73,19 @@ def test_list_needs_no_descriptor_for_each(rt: Runtime, bundle: Bundle) -> None:
     few = ["prlimit", "--nofile=16:16"]
     assert set(rt.call("list", "--quiet", prefix=few).ok().lines) == made
     assert {one["id"] for one in rt.call("list", "-f", "json", prefix=few).ok().json()} == made
+
+
+@pytest.mark.parametrize(("uid", "name"), [(0, "root"), (1, "daemon"), (54321, "#54321")])
+def test_list_names_owners(rt: Runtime, bundle: Bundle, uid: int, name: str) -> None:
+    """root's name is known; whoever else it is, the full interpreter asks."""
+    bundle.write()
+    container = rt.create(bundle)
+    if rt.kind == "ociruntime":
+        path = rt.root / container.id / "state.json"
+        state = json.loads(path.read_text())
+        path.write_text(json.dumps({**state, "owner": uid}))
+    elif uid:
+        pytest.skip("writes into ociruntime's state")
+    title, line = rt.call("list").ok().lines
+    assert (title.split()[-1], line.split()[-1]) == ("OWNER", name)
+    assert [one["owner"] for one in rt.call("list", "-f", "json").ok().json()] == [name]
