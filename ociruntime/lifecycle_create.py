@@ -61,6 +61,8 @@ class Creation:
         "manager",
         "master",
         "move",
+        "net_devices",
+        "netns",
         "notify_caller",
         "notify_fd",
         "pid_file",
@@ -98,6 +100,8 @@ class Creation:
         self.pid_file: str | None = None
         self.console_fd = self.pidfd_fd = self.gate_fd = self.master = self.notify_fd = -1
         self.notify_caller = normalize.environ("NOTIFY_SOCKET")
+        self.netns = -1
+        self.net_devices: list[Any] = []
         self.fds: list[int] = []
         self.filter: Any = None  # host.seccomp.Filter
 
@@ -479,6 +483,8 @@ def _unpublish(creation: Creation) -> None:
 
 def _commit(creation: Creation) -> None:
     """The container exists."""
+    if creation.netns >= 0:
+        posix.close(creation.netns)
     creation.container.data["phase"] = "ready"
     _record_init(creation)
 
@@ -492,7 +498,7 @@ STEPS: tuple[Step[Creation], ...] = (
     ("make the class of service", _make_class, _remove_class),
     ("open descriptors", _open, _close),
     ("start init", _launch, _kill),
-    ("serve init", _serve, None),
+    ("serve init", _serve, lifecycle_sync.return_devices),
     ("write the pid file", _publish, _unpublish),
     ("commit", _commit, None),
 )

@@ -142,11 +142,18 @@ def set_rlimits(init: Init, limits: Sequence[dict[str, Any]]) -> None:
 def _move_devices(creation: Creation, init: Init) -> None:
     from ociruntime.host import netdev
 
-    namespace = posix.open(f"/proc/{init.pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
-        netdev.move(creation.linux["netDevices"], namespace)
-    finally:
-        posix.close(namespace)
+    # Kept open: should create fail, the namespace has to outlive init until they are back.
+    creation.netns = posix.open(f"/proc/{init.pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+    creation.net_devices = netdev.move(creation.linux["netDevices"], creation.netns)
+
+
+def return_devices(creation: Creation) -> None:
+    """Give the host its network devices back: create has failed. Raises errors.Error."""
+    moved, creation.net_devices = creation.net_devices, []
+    if moved:
+        from ociruntime.host import netdev
+
+        netdev.give_back(moved, creation.netns)
 
 
 def _run_hooks(creation: Creation, init: Init) -> None:

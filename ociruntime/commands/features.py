@@ -24,6 +24,13 @@ _FLAG_SINCE = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": (5, 19)
 }  # the others are older than what is needed
 
+_ARCHS_OF_2_6 = frozenset(("SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_SH"))
+"""What libseccomp knows since 2.6; those of the other byte order are left out of any filter."""
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+
 
 def document() -> dict[str, Any]:
     """The features structure."""
@@ -58,6 +65,8 @@ def document() -> dict[str, Any]:
             "netDevices": {"enabled": True},
         },
         "annotations": annotations,
+        # What they begin with: the unit of the container then has these properties.
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     }
 
 
@@ -77,7 +86,11 @@ def _seccomp(library: str) -> dict[str, Any]:
         "enabled": True,
         "actions": list(libseccomp.ACTIONS),
         "operators": list(libseccomp.OPERATORS),
-        "archs": list(libseccomp.ARCHITECTURES),
+        "archs": [
+            name
+            for name in libseccomp.ARCHITECTURES
+            if name not in _ARCHS_OF_2_6 or _numbers(library) >= [2, 6]
+        ],
         "knownFlags": list(libseccomp.FLAGS),
         "supportedFlags": [
             flag for flag in libseccomp.FLAGS if kernel >= _FLAG_SINCE.get(flag, (0, 0))

@@ -2,7 +2,7 @@
 
 Hot module, imported only when the config has some. rtnetlink(7), netlink(7); the kernel moves and renames in one
 request (config-linux.md "Network Devices"). Permanent global addresses are put back behind it, then the device is
-set up. Devices are not taken back: the namespace's end returns or destroys them.
+set up. Devices are not taken back, save when `create` fails: the namespace's end would destroy the virtual ones.
 
 A netlink socket belongs to the namespace it was made in: for that moment this process enters the container's network
 namespace, which has no files.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Attributes: TypeAlias = "dict[int, bytes]"
+    Moved: TypeAlias = "tuple[int, str, bool]"  # index inside, name outside, whether it was up
 
 _CLONE_NEWNET = 0x40000000
 _HEADER = _struct.Struct("=IHHII")  # struct nlmsghdr
@@ -35,7 +36,10 @@ _NLM_F_ACK_TLVS, _NLM_F_CAPPED = 0x200, 0x100
 _RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 16, 18, 20, 22
 _IFLA_IFNAME, _IFLA_NET_NS_FD = 3, 28
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS, _IFA_RT_PRIORITY = 1, 2, 4, 8, 9
+_IFA_CACHEINFO, _IFA_PROTO = 6, 11
 _IFA_F_PERMANENT, _IFA_F_NOPREFIXROUTE, _IFA_F_MANAGETEMPADDR = 0x80, 0x200, 0x100
+# Lifetimes among them: a permanent address may be deprecated.
+_KEPT = (*(_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO, _IFA_RT_PRIORITY, _IFA_PROTO),)
 _RT_SCOPE_UNIVERSE = 0
 _IFF_UP = 1
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
@@ -122,12 +126,12 @@ def _attributes(data: bytes) -> Attributes:
     return found
 
 
-def _names(netlink: _Netlink) -> dict[str, int]:
-    """Name → index of all devices of the socket's namespace."""
+def _names(netlink: _Netlink) -> dict[str, tuple[int, int]]:
+    """Name → (index, flags) of all devices of the socket's namespace."""
     found = {}
     for _, payload in netlink.ask(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0, 0)):
-        index = _LINK.unpack_from(payload)[3]
-        found[_text(_attributes(payload[_LINK.size :])[_IFLA_IFNAME])] = index
+        _, _, _, index, flags, _ = _LINK.unpack_from(payload)
+        found[_text(_attributes(payload[_LINK.size :])[_IFLA_IFNAME])] = (index, flags)
     return found
 
 
@@ -146,7 +150,7 @@ def _addresses(netlink: _Netlink, device: int) -> list[tuple[int, int, bytes]]:
             continue
         flags &= _IFA_F_NOPREFIXROUTE | _IFA_F_MANAGETEMPADDR
         kept = _attribute(_IFA_FLAGS, _struct.pack("=I", flags))
-        for kind in (_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_RT_PRIORITY):
+        for kind in _KEPT:
             if kind in attributes:
                 kept += _attribute(kind, attributes[kind])
         found.append((family, prefix, kept))
@@ -166,12 +170,13 @@ def _inside(namespace: int) -> _Netlink:
         posix.close(own)
 
 
-def move(devices: dict[str, Any], namespace: int) -> None:
+def move(devices: dict[str, Any], namespace: int) -> list[Moved]:
     """Move the devices of linux.netDevices into the network namespace with descriptor ``namespace``.
 
-    Raises errors.Error, naming the device; those moved before it stay where they are.
+    What was moved, for ``give_back``. Raises errors.Error, naming the device; then none is moved.
     """
     name = ""
+    moved: list[Moved] = []
     try:
         outside = _Netlink()
         try:
@@ -179,36 +184,72 @@ def move(devices: dict[str, Any], namespace: int) -> None:
             try:
                 for name, options in devices.items():
                     new_name = (options or {}).get("name") or name
-                    _move(outside, inside, name, new_name, namespace)
+                    moved.append(_move(outside, inside, name, new_name, namespace))
             finally:
                 inside.close()
         finally:
             outside.close()
     except OSError as exc:
+        give_back(moved, namespace)
         raise errors.Error(
             f"move network device {name}: {(exc.strerror or '').lower()}",
             pointer=f"/linux/netDevices/{name}",
         ) from exc
+    return moved
 
 
-def _move(outside: _Netlink, inside: _Netlink, name: str, new_name: str, namespace: int) -> None:
-    device = _names(outside).get(name)
-    if device is None:
+def give_back(moved: list[Moved], namespace: int) -> None:
+    """Undo ``move``: names, addresses and state as they were. Raises errors.Error."""
+    if not moved:
+        return
+    name = ""
+    own = -1
+    try:
+        own = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+        outside, inside = _Netlink(), _inside(namespace)
+        for index, name, up in reversed(moved):
+            device = _transfer(inside, outside, index, name, own)
+            if up:
+                _set_up(outside, device)
+        inside.close()
+        outside.close()
+    except OSError as exc:
+        what = f"give back network device {name}: {(exc.strerror or '').lower()}"
+        raise errors.Error(what, pointer="/linux/netDevices") from exc
+    finally:
+        if own >= 0:
+            posix.close(own)
+
+
+def _move(outside: _Netlink, inside: _Netlink, name: str, new_name: str, namespace: int) -> Moved:
+    device, flags = _names(outside).get(name, (0, 0))
+    if not device:
         raise OSError(19, "no such device")
-    before = _names(inside)
-    if new_name in before:
+    if new_name in _names(inside):
         raise OSError(17, f"the container has a device {new_name} already")
-    addresses = _addresses(outside, device)
+    moved = _transfer(outside, inside, device, new_name, namespace)
+    _set_up(inside, moved)
+    return moved, name, bool(flags & _IFF_UP)
+
+
+def _transfer(source: _Netlink, target: _Netlink, device: int, name: str, namespace: int) -> int:
+    """Move and rename one device, with its addresses; its index in the target namespace. Raises OSError."""
+    before = _names(target)
+    addresses = _addresses(source, device)
     request = _LINK.pack(0, 0, 0, device, 0, 0)
     request += _attribute(_IFLA_NET_NS_FD, _struct.pack("=I", namespace))
-    request += _attribute(_IFLA_IFNAME, new_name.encode() + b"\0")
-    outside.do(_RTM_NEWLINK, 0, request)
+    request += _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    source.do(_RTM_NEWLINK, 0, request)
     # Found by what is new: a template such as eth%d gives a name that only the kernel knows.
-    appeared = [index for found, index in _names(inside).items() if found not in before]
+    appeared = [index for found, (index, _) in _names(target).items() if found not in before]
     if len(appeared) != 1:
-        raise OSError(19, "the device did not arrive in the container")
+        raise OSError(19, "the device did not arrive")
     moved = appeared[0]
     for family, prefix, attributes in addresses:
         message = _ADDRESS.pack(family, prefix, 0, _RT_SCOPE_UNIVERSE, moved)
-        inside.do(_RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_REPLACE, message + attributes)
-    inside.do(_RTM_NEWLINK, 0, _LINK.pack(0, 0, 0, moved, _IFF_UP, _IFF_UP))
+        target.do(_RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_REPLACE, message + attributes)
+    return moved
+
+
+def _set_up(netlink: _Netlink, device: int) -> None:
+    netlink.do(_RTM_NEWLINK, 0, _LINK.pack(0, 0, 0, device, _IFF_UP, _IFF_UP))

@@ -38,6 +38,16 @@ _NR, _ARCH = 0, 4  # offsets in struct seccomp_data
 _INSTRUCTION = _struct.Struct("=HBBI")
 
 
+# Of big-endian machines; those that this runtime works on are little-endian.
+_OTHER_BYTE_ORDER = {
+    ARCHITECTURES[f"SCMP_ARCH_{word}"]
+    for word in (
+        *("MIPS", "MIPS64", "MIPS64N32", "PPC", "PPC64", "S390", "S390X"),
+        *("PARISC", "PARISC64", "M68K", "SHEB"),
+    )
+}
+
+
 def compile_profile(profile: dict[str, Any]) -> bytes:
     """The filter of a profile as struct sock_filter[]. Raises errors.Error."""
     if profile["defaultAction"] == _NOTIFY:
@@ -92,6 +102,8 @@ def _architectures(profile: dict[str, Any]) -> list[int]:
     numbers = [_NATIVE.get(posix.uname().machine, 0)]
     for index, word in enumerate(profile.get("architectures") or ()):
         number = ARCHITECTURES.get(word)
+        if number in _OTHER_BYTE_ORDER:
+            continue  # such calls cannot be made here, and no filter can hold both orders
         if number is None or native.seccomp_resolve(number, "exit") == -1:
             version = ".".join(map(str, native.seccomp_version()))
             raise errors.Error(

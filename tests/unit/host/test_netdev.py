@@ -130,6 +130,29 @@ def test_two_devices() -> None:
     assert {"a", "b", "lo"} == set(result["inside"])
 
 
+def test_one_that_fails_takes_none_away() -> None:
+    """The first is back with its name, its addresses and its state."""
+    result = move(
+        {"veth0": {"name": "a"}, "veth1": {"name": "b"}, "absent": {}},
+        VETH,
+        "addr add 192.0.2.1/24 dev veth0",
+        "addr add 2001:db8::1/64 preferred_lft 0 dev veth0",
+        "link set veth0 up",
+    )
+    assert result["error"] == "move network device absent: no such device"
+    assert set(result["inside"]) == {"lo"}
+    assert addresses(result["outside"]["veth0"]) == {"192.0.2.1/24", "2001:db8::1/64"}
+    assert "UP" in result["outside"]["veth0"]["flags"]
+    assert "UP" not in result["outside"]["veth1"]["flags"]
+
+
+def test_deprecated_addresses_stay_so() -> None:
+    result = move({"veth0": {}}, VETH, "addr add 2001:db8::1/64 preferred_lft 0 dev veth0")
+    (entry,) = [a for a in result["inside"]["veth0"]["addr_info"] if a["scope"] == "global"]
+    assert entry["preferred_life_time"] == 0
+    assert entry["deprecated"] is True
+
+
 def test_no_such_device() -> None:
     result = move({"absent": {}})
     assert result["error"] == "move network device absent: no such device"
