@@ -111,7 +111,8 @@ def _set_oom_score(pid: int, adjustment: int) -> None:
             posix.close(directory)
     except OSError as exc:
         what = f"write {adjustment} to oom_score_adj"
-        raise errors.from_os(exc, what, pointer="/process/oomScoreAdj") from exc
+        hint = "only with CAP_SYS_RESOURCE may it be lowered" if exc.errno in (1, 13) else None
+        raise errors.from_os(exc, what, pointer="/process/oomScoreAdj", hint=hint) from exc
 
 
 def _write_maps(creation: Creation, init: Init) -> None:
@@ -134,9 +135,11 @@ def set_rlimits(init: Init, limits: Sequence[dict[str, Any]]) -> None:
         try:
             native.prlimit(init.pid, words.RLIMITS[limit["type"]], limit["soft"], limit["hard"])
         except OSError as exc:
-            raise errors.from_os(
-                exc, f"set {limit['type']}", pointer=f"/process/rlimits/{index}"
-            ) from exc
+            hint = None
+            if exc.errno == 1:
+                hint = "a hard limit can only be raised with CAP_SYS_RESOURCE, or by the login (limits.conf)"
+            pointer = f"/process/rlimits/{index}"
+            raise errors.from_os(exc, f"set {limit['type']}", pointer=pointer, hint=hint) from exc
 
 
 def _move_devices(creation: Creation, init: Init) -> None:

@@ -26,6 +26,10 @@ SIGKILL = 9
 FREEZE_TIMEOUT = 2.0  # seconds; a process in an uninterruptible sleep cannot be frozen
 KILL_FREEZE_TIMEOUT = 0.5
 KILL_TIMEOUT = 10.0
+LACKING = (
+    "the host lacks the controller, or the user the right to make cgroups: an administrator can make one and give it to"
+    " the user (chown), or boot with cgroup v2, where systemd delegates it"
+)
 DENIED = (EACCES, EPERM, EROFS)
 
 

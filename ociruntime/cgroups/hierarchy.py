@@ -60,7 +60,8 @@ def _survey(root: str, proc: str) -> tuple[str, Membership]:
         if not files.exists(place + "/cgroup.procs"):
             if table is None:
                 table = _mount_table(proc, lines)
-            if name not in table:
+            # What is mounted may be covered: a container whose root is the host's, with a /sys of its own.
+            if name not in table or not files.exists(table[name] + "/cgroup.procs"):
                 continue
             place = table[name]
         found.append((controllers, place))

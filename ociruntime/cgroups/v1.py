@@ -12,7 +12,7 @@ import _ocisys
 
 from ociruntime import errors
 from ociruntime.cgroups import files, hierarchy, tree
-from ociruntime.cgroups.base import FREEZE_TIMEOUT, Manager, check_unused, write_all
+from ociruntime.cgroups.base import FREEZE_TIMEOUT, LACKING, Manager, check_unused, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ class V1Manager(Manager):
     def _freezer(self) -> str:
         place = self._place("freezer")
         if place is None:
-            raise errors.Error("cgroup: the container has no freezer cgroup")
+            raise errors.Error("cgroup: the container has no freezer cgroup", hint=LACKING)
         return place.leaf
 
     def freeze(self, timeout: float = FREEZE_TIMEOUT) -> None:
@@ -365,7 +365,7 @@ class V1Manager(Manager):
             raise errors.Error(
                 f"cannot set {name}: the container has no {controller} cgroup",
                 pointer=pointer,
-                hint="the controller is not available on this host, or there is no permission to use it",
+                hint=LACKING,
             )
         return place.leaf
 

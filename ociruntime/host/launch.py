@@ -28,7 +28,7 @@ _HEAD = _struct.Struct("=IIiI")
 _NO_OP = 0xFFFFFFFF
 _SIGKILL = 9
 _CLONE_HINTS = {
-    1: "new namespaces need CAP_SYS_ADMIN, or a user namespace among them",
+    1: "new namespaces need CAP_SYS_ADMIN, or a user namespace among them (as spec --rootless writes it)",
     11: "a limit on the number of processes is reached",
     22: "the kernel may lack one of the namespaces",
     28: "a limit below /proc/sys/user is reached",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ociruntime.plan.ops import Plan
 
 _EPERM, _ENOENT, _ENOEXEC, _EACCES, _EINVAL, _EISDIR, _EDQUOT = 1, 2, 8, 13, 22, 21, 122
+_EBUSY = 16
 
 ATTRIBUTE_NAMES = (
     (mount_options.RDONLY, "ro"),
@@ -121,6 +122,10 @@ def _hint(operation: Any, plan: Plan, call: str, number: int) -> str | None:
         return (
             "the user's quota of keys is used up (/proc/sys/kernel/keys), or take --no-new-keyring"
         )
+    if call == "sched_setattr" and number == _EPERM:
+        return "real-time and deadline policies and lower nice values need CAP_SYS_NICE"
+    if call == "sched_setattr" and number == _EBUSY:
+        return "no bandwidth is left for SCHED_DEADLINE, or a cpuset keeps it from all CPUs of its domain"
     if call == "prlimit64" and number == _EPERM:
         return "a hard limit can only be raised with CAP_SYS_RESOURCE"
     if code == ops.IDS and number == _EINVAL:

@@ -46,6 +46,9 @@ def compile_create(spec: dict[str, Any], facts: Facts, options: Options) -> Plan
     if ctx.namespaces.get("network") == "":
         plan.add("/linux/namespaces", ops.LOOPBACK)
     if linux.get("netDevices"):
+        if not facts.privileged:
+            hint = "run it as root: a device of the host cannot be moved by anybody else"
+            raise refuse("network devices need a privileged runtime", "/linux/netDevices", hint)
         ctx.sync("/linux/netDevices", ops.TAG_NETWORK)
     process.session(ctx, program or {}, create=True)
     if own_mounts:

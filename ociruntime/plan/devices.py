@@ -62,7 +62,9 @@ def read(ctx: Context, linux: dict[str, Any], mounts: Iterable[Any]) -> list[Dev
         node = _node(ctx, device) if origin else None
         if node is None and not ctx.facts.devices.get(path):
             raise refuse(
-                f"{path}: no such device on the host, and none can be made", pointer=origin
+                f"{path}: no such device on the host, and none can be made",
+                origin,
+                "in a user namespace the host's node is used: make it there, or leave it out",
             )
         if ctx.facts.privileged:
             name = "device:" + path

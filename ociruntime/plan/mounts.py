@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _FSCONFIG_MAX, _MOUNT_DATA_MAX = 255, 4095
 _SUPERBLOCK_READONLY_SHARED = frozenset(("cgroup", "cgroup2", "tmpfs"))
 _LABELLED = frozenset(("tmpfs", "devpts", "overlay"))
+_ROOT_ONLY = "run it as root, or leave out idmap and the mappings of the mount"
 _IN_ORDINARY_DIRECTORY = frozenset(("/proc", "/sys"))
 
 
@@ -70,7 +71,7 @@ def _bind_source(
     idmap = _idmap(ctx, origin, options, mount)
     if not ctx.facts.privileged:
         if idmap is not None:
-            raise refuse("an id-mapped mount needs a privileged runtime", pointer=origin)
+            raise refuse("an id-mapped mount needs a privileged runtime", origin, _ROOT_ONLY)
         return
     name = f"mount:{index}"
     ctx.plan.fd(name)
@@ -102,7 +103,7 @@ def _id_mapped(
     if idmap is None:
         return
     if not ctx.facts.privileged:
-        raise refuse("an id-mapped mount needs a privileged runtime", pointer=origin)
+        raise refuse("an id-mapped mount needs a privileged runtime", origin, _ROOT_ONLY)
     if options.copyup or kind == "cgroup":
         what = "filled by tmpcopyup" if options.copyup else "of type cgroup"
         raise refuse(f"an id-mapped mount cannot be {what}", pointer=origin)

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,3 +181,138 @@ def test_a_runtime_that_is_root_of_a_user_namespace(
         text = stream.read()
     assert run.returncode == 0, text
     assert "uid=0,0,0" in text
+
+
+LACKS = [
+    ("no user namespace", {"drop": "user"}, "clone3", "spec --rootless"),
+    ("limit", {"linux": {"resources": {"memory": {"limit": 1 << 26}}}}, "memory", "make cgroups"),
+    ("idmap", {"mount": ["bind", "idmap"]}, "mounts[4]", "run it as root"),
+    ("group", {"user": {"additionalGids": [5]}}, "additionalGids[0]", "gidMappings"),
+    ("oom score", {"process": {"oomScoreAdj": -500}}, "oom_score_adj", "CAP_SYS_RESOURCE"),
+    (
+        "rlimit",
+        {"process": {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1 << 23, "hard": 1 << 23}]}},
+        *("RLIMIT_NOFILE", "CAP_SYS_RESOURCE"),
+    ),
+    (
+        "scheduler",
+        {"process": {"scheduler": {"policy": "SCHED_FIFO", "priority": 5}}},
+        *("process.scheduler", "CAP_SYS_NICE"),
+    ),
+    (
+        "device",
+        {"linux": {"devices": [{"path": "/dev/nope", "type": "c", "major": 10, "minor": 229}]}},
+        *("/dev/nope", "make it there"),
+    ),
+    (
+        "network device",
+        {"linux": {"netDevices": {"eth0": {}}}, "add": "network"},
+        *("linux.netDevices", "run it as root"),
+    ),
+    ("mapping", {"size": 2}, "uid mapping 0 64123 2", "/etc/subuid"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "hint"), [x[1:] for x in LACKS], ids=[x[0] for x in LACKS]
+)
+def test_the_error_says_what_the_user_lacks(
+    ordinary: Runtime, bundle: Bundle, change: dict[str, Any], where: str, hint: str
+) -> None:
+    """One line with the place, and how to get it."""
+    if ordinary.kind != "ociruntime":
+        pytest.skip("texts are ours")
+    if "drop" in change:
+        bundle.without_namespace("user")
+        del bundle.linux["uidMappings"], bundle.linux["gidMappings"]
+    if "add" in change:
+        bundle.namespace(change["add"])
+    if "mount" in change:
+        bundle.mount("/m", None, "/tmp", *change["mount"])
+    if "size" in change:
+        bundle.linux["uidMappings"][0]["size"] = change["size"]
+    bundle.linux.update(change.get("linux", {}))
+    bundle.process.update(change.get("process", {}))
+    bundle.process["user"].update(change.get("user", {}))
+    result = call(ordinary, bundle, "run", "less-8")
+    assert result.returncode == 1, result.stdout
+    assert where in result.stdout and hint in result.stdout, result.stdout
+    assert "Traceback" not in result.stdout
+    assert not (bundle.path.parent / "run" / "ociruntime" / "less-8").exists()
+
+
+def test_verbs_without_a_cgroup(ordinary: Runtime, bundle: Bundle) -> None:
+    """What needs a cgroup says so; what does not works."""
+    if ordinary.kind != "ociruntime":
+        pytest.skip("texts are ours")
+    bundle.args("sleep")
+    try:
+        assert call(ordinary, bundle, "create", "less-9").returncode == 0
+        assert call(ordinary, bundle, "start", "less-9").returncode == 0
+        paused = call(ordinary, bundle, "pause", "less-9")
+        assert paused.returncode == 1 and "make cgroups" in paused.stdout, paused.stdout
+        updated = call(ordinary, bundle, "update", "--pids-limit", "5", "less-9")
+        assert updated.returncode == 1 and "make cgroups" in updated.stdout, updated.stdout
+        state = json.loads(call(ordinary, bundle, "state", "less-9").stdout)
+        listed = call(ordinary, bundle, "ps", "--format", "json", "less-9")
+        assert json.loads(listed.stdout) == [state["pid"]]
+        killed = call(ordinary, bundle, "kill", "--all", "less-9", "KILL")
+        assert killed.returncode == 0, killed.stdout
+    finally:
+        call(ordinary, bundle, "delete", "--force", "less-9")
+
+
+@pytest.mark.parametrize("word", ["true", "false", "auto"])
+def test_the_rootless_option(ordinary: Runtime, bundle: Bundle, word: str) -> None:
+    """false: that no cgroup can be made is an error, as for root."""
+    if ordinary.kind != "ociruntime":
+        pytest.skip("crun ignores it; Debian's runc fails here for another reason")
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        pytest.skip("cgroups may be delegated here; v1 is not")
+    result = call(ordinary, bundle.args("id"), "--rootless", word, "run", "less-10")
+    assert (result.returncode == 0) == (word != "false"), result.stdout
+    if word == "false":
+        assert "cgroup" in result.stdout and "ermission denied" in result.stdout
+
+
+def test_nested_in_a_container_of_ours(rt: Runtime, make_bundle: Any, place: Path) -> None:
+    """Root in a user namespace, in a container, starts a container: what CI systems do."""
+    if rt.kind != "ociruntime":
+        pytest.skip("ours inside ours")
+    # In /home rather than in the container's own /tmp.
+    inner = make_bundle()
+    inner.linux["namespaces"] = [
+        n for n in inner.linux["namespaces"] if n["type"] in ("mount", "pid", "ipc", "uts")
+    ]
+    inner.drop_mount("/sys").args("id", ";", "cat", "/proc/self/uid_map").write()
+    for path in [inner.path, *inner.path.rglob("*")]:
+        os.chown(path, 100000, 100000, follow_symlinks=False)
+    outer = make_bundle()
+    outer.user_namespace()
+    outer.config["root"] = {"path": "/"}
+    names = [
+        "CAP_SYS_ADMIN",
+        "CAP_SYS_CHROOT",
+        "CAP_SETUID",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_KILL",
+    ]
+    names += [
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_MKNOD",
+        "CAP_NET_ADMIN",
+        "CAP_SYS_PTRACE",
+    ]
+    outer.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
+    outer.mount("/run", "tmpfs", "tmpfs", "mode=755")
+    command = f"exec {rt.path} run --bundle {inner.path} inner"
+    outer.process["args"] = ["/bin/sh", "-c", command]
+    outer.process["env"] = ["PATH=/usr/bin:/bin", "USER=root"]
+    result = rt.run(outer)
+    assert result.code == 0, repr(result)
+    lines = result.out.splitlines()
+    assert fields(lines[0])["uid"] == "0,0,0"
+    assert lines[1].split() == ["0", "100000", "65536"]
