@@ -164,6 +164,9 @@ def _read(creation: Creation) -> None:
     creation.spec = validate.load_config(
         creation.config, name, strict=call.globals.get("strict") is True, warn=log.warning
     )
+    if log.debugging():
+        for line in validate.unknown_properties(creation.config, name):
+            log.warning(line)
     creation.linux = creation.spec.get("linux") or {}
     creation.hooks = creation.spec.get("hooks") or {}
     if creation.hooks.get("startContainer"):

@@ -123,7 +123,10 @@ def _hint(operation: Any, plan: Plan, call: str, number: int) -> str | None:
             "the user's quota of keys is used up (/proc/sys/kernel/keys), or take --no-new-keyring"
         )
     if call == "sched_setattr" and number == _EPERM:
-        return "real-time and deadline policies and lower nice values need CAP_SYS_NICE"
+        return (
+            "real-time and deadline policies and lower nice values need CAP_SYS_NICE; SCHED_FIFO and SCHED_RR also"
+            " resources.cpu.realtimeRuntime in a cpu cgroup of v1"
+        )
     if call == "sched_setattr" and number == _EBUSY:
         return "no bandwidth is left for SCHED_DEADLINE, or a cpuset keeps it from all CPUs of its domain"
     if call == "prlimit64" and number == _EPERM:

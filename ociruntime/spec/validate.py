@@ -46,6 +46,27 @@ def load_config(
     return spec  # type: ignore[no-any-return]
 
 
+def unknown_properties(data: bytes, filename: str) -> list[str]:
+    """One line for each property of an accepted config that nobody knows (config.md, "Extensibility": ignored).
+
+    Raises NeedFullPython.
+    """
+    try:
+        from ociruntime.spec import explain
+    except ImportError as exc:
+        raise errors.NeedFullPython from exc
+    from ociruntime.spec.locate import Places
+
+    places = Places(data)
+    lines = []
+    for pointer, suggestion in explain.unknown_properties(loads(data, filename)):
+        message = "unknown property, ignored"
+        if suggestion:
+            message += f': did you mean "{suggestion}"?'
+        lines.append(render(filename, errors.ConfigProblem(pointer, message, places.line(pointer))))
+    return lines
+
+
 def load_process(
     data: bytes,
     filename: str = "process.json",

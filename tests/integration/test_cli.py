@@ -336,3 +336,18 @@ def test_root_in_place_with_odd_names(rt: Runtime, bundle: Bundle) -> None:
     bundle.path.rename(odd)
     bundle.path, bundle.rootfs = odd, odd / "rootfs"
     rt.run(bundle.args("echo", "x")).ok()
+
+
+def test_unknown_properties_are_named_with_debug(rt: Runtime, bundle: Bundle) -> None:
+    """They are ignored (config.md, Extensibility); --debug says which."""
+    if rt.kind != "ociruntime":
+        pytest.skip("the text is ours")
+    bundle.config["whatever"] = 1
+    bundle.linux["maskedPath"] = []
+    bundle.args("exit", "0")
+    assert "unknown" not in rt.run(bundle).ok().err
+    container = rt.track(bundle)
+    argv = ("run", "--bundle", str(bundle.path), container.id)
+    text = rt.call(*argv, options=["--debug"]).ok().err
+    assert "whatever: unknown property, ignored" in text
+    assert 'linux.maskedPath: unknown property, ignored: did you mean "maskedPaths"?' in text
