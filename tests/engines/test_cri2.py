@@ -155,6 +155,31 @@ def test_read_only_volume_in_a_user_namespace(engine: Cri, volume: str) -> None:
     assert result.ok().out == "1000\n" and "Read-only file system" in result.err
 
 
+@pytest.mark.parametrize("propagation", ["PROPAGATION_PRIVATE", "PROPAGATION_HOST_TO_CONTAINER"])
+def test_propagation_into_a_user_namespace(engine: Cri, volume: str, propagation: str) -> None:
+    """What the node mounts later into a volume, as storage drivers do, is seen in the pod."""
+    engine.world.call("mount", "--bind", "--make-shared", volume, volume).ok()
+    engine.world.call("mkdir", f"{volume}/later").ok()
+    engine.mounts = engine.world.mounts()
+    pod = mapped_pod(engine)
+    mount = {"host_path": volume, "container_path": "/mnt", "propagation": propagation}
+    container = pod.service(mounts=[{**mount, **for_volumes(pod)}])
+    assert container.exec("stat", "-c", "%u", "/mnt/users").ok().out == "1000\n"
+    engine.world.call("mount", "-t", "tmpfs", "later", f"{volume}/later").ok()
+    engine.world.path(f"{volume}/later/file").touch()
+    seen = container.exec("ls", "/mnt/later").ok().out
+    engine.world.call("umount", f"{volume}/later").ok()
+    assert seen == ("" if propagation == "PROPAGATION_PRIVATE" else "file\n")
+
+
+def test_unmasked_proc(engine: Cri) -> None:
+    """procMount: Unmasked is for containers in containers: they may mount a /proc of their own."""
+    pod = mapped_pod(engine)
+    caps = {"capabilities": {"add_capabilities": ["SYS_ADMIN"]}}
+    script = "unshare -pf sh -c 'mount -t proc proc /seeded && cat /seeded/self/stat'"
+    assert pod.shell(script, security=caps).ok().out.startswith("1 (cat)")
+
+
 def test_user_namespace_and_the_node(engine: Cri) -> None:
     """What cannot be is refused, and leaves nothing."""
     with pytest.raises(CriError, match="user namespace"):

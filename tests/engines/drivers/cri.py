@@ -12,7 +12,7 @@ import signal
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from conformance.kit import Result, poll
 from tests.engines.drivers.base import OURS
@@ -20,7 +20,7 @@ from tests.engines.drivers.containerd import Containerd
 from tests.engines.streaming import Forward, Stream
 from tests.integration.harness import runtime_path
 
-__all__ = ["BOX", "NODES", "Container", "Cri", "Cri2", "CriError", "Pod"]
+__all__ = ["BOX", "NODES", "Container", "Cri", "Cri2", "CriError", "Pod", "documented"]
 
 BOX = "localhost/busybox:latest"
 PAUSE = "localhost/pause:1"
@@ -88,6 +88,15 @@ def pack_images(place: Path) -> None:
             archive.addfile(entry, io.BytesIO(data))
 
 
+def documented(head: str, name: str, path: Path) -> str:
+    """The configuration of docs/kubernetes.md that begins with `head`, for a handler `name`."""
+    blocks = re.findall(r"^```toml\n(.*?)^```", KUBERNETES.read_text(), re.M | re.S)
+    [block] = [text for text in blocks if text.startswith(head)]
+    example = "/usr/local/bin/ociruntime"
+    assert example in block
+    return block.replace(example, "\0").replace("ociruntime", name).replace("\0", str(path))
+
+
 class Cri(Containerd):
     """A node: containerd with its CRI plugin, both runtimes as handlers; `runtime` is the one in use."""
 
@@ -95,6 +104,15 @@ class Cri(Containerd):
     files = (Path("/usr/lib/cni/bridge"),)
     daemon_command = "containerd"
     config_version = 2
+    configuration = "/run/containerd.toml"
+    log = "/run/containerd.log"
+    left_files: ClassVar[dict[str, str]] = {
+        "/run/netns": "*",
+        "/run/cni/pods": "10.*",
+        "/run/containerd-state/io.containerd.runtime.v2.task/k8s.io": "*",
+        "/run/containerd-state/io.containerd.grpc.v1.cri/sandboxes": "*",
+        "/run/containerd-root/io.containerd.grpc.v1.cri/containers": "*",
+    }
 
     def __init__(self, name: str, runtime: str, path: Path) -> None:
         ours = runtime_path()  # both are handlers, whichever is in use
@@ -110,7 +128,7 @@ class Cri(Containerd):
         network = self.world.path("/run/cni.d")
         network.mkdir()
         (network / "pods.conflist").write_text(json.dumps(NETWORK))
-        self.world.path("/run/containerd.toml").write_text(self.config())
+        self.world.path(self.configuration).write_text(self.config())
         self.start_daemon()
         self.channel = grpc.insecure_channel(f"unix://{self.world.path(self.socket)}")
         self.stubs = {
@@ -132,7 +150,9 @@ class Cri(Containerd):
         lines += ["[grpc]", f'address = "{self.socket}"']
         lines += ['[plugins."io.containerd.internal.v1.opt"]', 'path = "/run/containerd-opt"']
         lines += self.plugin_config()
-        lines += [self.handler(OURS, self.world.runtime), self.handler("runc", self.control())]
+        head = f"version = {self.config_version}\n"
+        for name, path in ((OURS, self.world.runtime), ("runc", self.control())):
+            lines += [documented(head, name, path).removeprefix(head)]
         return "\n".join(lines) + "\n"
 
     def plugin_config(self) -> list[str]:
@@ -141,23 +161,13 @@ class Cri(Containerd):
         lines += ["restrict_oom_score_adj = true"]  # root may lack CAP_SYS_RESOURCE
         return [*lines, f"{plugin}.cni]", 'bin_dir = "/usr/lib/cni"', 'conf_dir = "/run/cni.d"']
 
-    def handler(self, name: str, path: Path) -> str:
-        """The lines of docs/kubernetes.md for a runtime class of this name."""
-        blocks = re.findall(r"^```toml\n(.*?)^```", KUBERNETES.read_text(), re.M | re.S)
-        head = f"version = {self.config_version}\n"
-        [block] = [text.removeprefix(head) for text in blocks if text.startswith(head)]
-        documented = "/usr/local/bin/ociruntime"
-        assert documented in block
-        other = block.replace(documented, "\0").replace("ociruntime", name)
-        return other.replace("\0", str(path))
-
     def control(self) -> Path:
         return Path("/usr/sbin/runc")
 
     def start_daemon(self) -> None:
         self.daemon = self.world.daemon(
-            *(self.daemon_command, "--config", "/run/containerd.toml"),
-            log="/run/containerd.log",
+            *(self.daemon_command, "--config", self.configuration),
+            log=self.log,
             ready=lambda: self.world.path(self.socket).exists(),
             env=self.env,
         )
@@ -260,16 +270,9 @@ class Cri(Containerd):
     def leaks(self) -> list[str]:
         """Also what pods leave with the node: network namespaces, addresses, files of the shims."""
         found = super().leaks()
-        places = {
-            "/run/netns": "*",
-            "/run/cni/pods": "10.*",
-            "/run/containerd-state/io.containerd.runtime.v2.task/k8s.io": "*",
-            "/run/containerd-state/io.containerd.grpc.v1.cri/sandboxes": "*",
-            "/run/containerd-root/io.containerd.grpc.v1.cri/containers": "*",
-        }
         return found + [
             f"file {path}"
-            for top, pattern in places.items()
+            for top, pattern in self.left_files.items()
             for path in self.world.path(top).glob(pattern)
         ]
 
