@@ -24,8 +24,17 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = (
     *("aardvark-dns", "buildah", "busybox-static", "conmon", "containerd"),
     *("containernetworking-plugins", "crun", "docker-buildx", "docker-cli", "docker.io"),
-    *("fuse-overlayfs", "iproute2", "iptables", "jq", "netavark", "nftables", "passt", "podman"),
-    *("runc", "strace", "time", "uidmap"),
+    *(
+        "fuse-overlayfs",
+        "iproute2",
+        "iptables",
+        "jq",
+        "netavark",
+        "nftables",
+        "openssh-client",
+        "passt",
+    ),
+    *("podman", "rootlesskit", "runc", "strace", "time", "uidmap"),
 )
 TOOLS = ("podman", "buildah", "docker", "containerd", "runc", "crun", "conmon", "python3")
 _RUN = f"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 
@@ -131,7 +132,7 @@ def test_secret_mount(engine: Docker) -> None:
     assert digest in text
     assert engine.run("secret", "cat", "/run/secrets/word").out == ""
     result = build(engine, dockerfile, "--network", "none", buildkit=True)
-    assert result.code != 0 and "word not found" in result.out + result.err
+    assert result.code != 0 and re.search("word(:| not found:) not found", result.out + result.err)
 
 
 def test_bind_and_tmpfs_mounts(engine: Docker) -> None:
@@ -152,6 +153,8 @@ RUN --mount=type=bind,target=/context,rw touch /context/x && test ! -e /scratch/
 
 def test_ssh_mount(engine: Docker) -> None:
     """The socket of an agent is there, in this step alone."""
+    if shutil.which("ssh-agent") is None:
+        pytest.skip("not installed: openssh-client")
     env = {**engine.env, "DOCKER_BUILDKIT": "1", "SSH_AUTH_SOCK": "/run/agent.sock"}
     agent = engine.world.call("ssh-agent", "-a", "/run/agent.sock", env=engine.env).ok().out
     [pid] = re.findall(r"SSH_AGENT_PID=(\d+)", agent)
@@ -174,7 +177,7 @@ def test_entitlements(engine: Docker, flag: str) -> None:
     """A step may have no network; the host's, or no confinement, are refused without leave."""
     result = build(engine, f"RUN --{flag} ls /sys/class/net\n", buildkit=True)
     text = result.out + result.err
-    if "Unknown flag: " in text:
+    if "unknown flag: " in text.lower():
         assert result.code != 0
         pytest.skip(f"the BuildKit of {engine.version()} does not know RUN --{flag}")
     if flag == "network=none":

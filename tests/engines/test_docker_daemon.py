@@ -297,7 +297,8 @@ def test_volume_of_the_local_driver(engine: Docker) -> None:
     script = "grep -E ' (/small|/scratch) ' /proc/mounts; stat -c %u:%a /small /scratch;"
     script += " ls /seeded; touch /seeded/x || echo sealed"
     lines = engine.run(*mounts, IMAGE, "sh", "-c", script).ok().lines
-    assert "size=256k" in lines[0] and "size=128k" in lines[1], lines
+    scratch, small = sorted(lines[:2])
+    assert "size=128k" in scratch and "size=256k" in small, lines
     assert lines[2].startswith("1000:") and lines[3:] == ["0:1770", "sealed"], lines
     engine.call("volume", "rm", "small", "sealed").ok()
 
@@ -361,7 +362,7 @@ def test_own_network(engine: Docker) -> None:
         engine.call("network", "connect", "inner", other).ok()
         assert engine.call("exec", other, "sh", "-c", ask).ok().out == "word\n"
         engine.call("network", "disconnect", "inner", other).ok()
-        assert engine.call("exec", other, "sh", "-c", ask).code != 0
+        assert "word" not in engine.call("exec", other, "sh", "-c", ask).out
     finally:
         engine.tidy()
         engine.call("network", "rm", "inner").ok()

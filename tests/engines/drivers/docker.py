@@ -89,6 +89,11 @@ class Docker(Containerd):
     def tidy(self) -> None:
         Engine.tidy(self)
 
+    def own_mount(self, mount: str) -> bool:
+        # dockerd's, never the runtime's: 26 forgets that of an exported container, with runc as well.
+        layer = mount.startswith("overlay /run/docker-data/") and mount.endswith("/merged")
+        return layer or super().own_mount(mount)
+
     def own_group(self, path: Path) -> bool:
         # The parent of BuildKit's containers.  Which of several at once made it may not be the last to go.
         return path.name == "buildkit"
@@ -147,6 +152,9 @@ class UserDocker(Docker):
     def start_daemon(self) -> None:
         number = str(USER_ID)
         script = "ip link set lo up && exec dockerd --rootless --config-file /run/docker.json"
+        if not self.world.call("docker", "--version").ok().out.startswith("Docker version 20."):
+            # Later ones ask rootlesskit for its network and fall over there being none.
+            script = f"unset ROOTLESSKIT_STATE_DIR; {script}"
         self.daemon = self.world.daemon(
             *("setpriv", "--reuid", number, "--regid", number, "--clear-groups"),
             *("rootlesskit", "--net=host", "--copy-up=/etc", "--copy-up=/run"),
