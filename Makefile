@@ -89,7 +89,7 @@ clean: ## remove whatever was built
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q 'setuptools>=77' 'cffi>=1.15'
+	@$(BIN)/pip install -q -c install/constraints.txt setuptools cffi
 
 # One wheel is what .venv, `make install` and the tests install.
 $(VENV)/.wheel: $(BIN)/python $(SOURCES)
@@ -100,7 +100,7 @@ $(VENV)/.wheel: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.wheel
-	@$(BIN)/pip install -q $(VENV)/wheel/ociruntime-*.whl
+	@$(BIN)/pip install -q -c install/constraints.txt $(VENV)/wheel/ociruntime-*.whl
 	@$(BIN)/pip install -q --no-deps --force-reinstall $(VENV)/wheel/ociruntime-*.whl
 	@OCIRUNTIME_LAUNCHER=script $(BIN)/python setup.py -q build_scripts --build-dir=$(VENV)/script 2>/dev/null
 	@$(BIN)/ociruntime --version

@@ -29,6 +29,7 @@ def stage(wheel: Path, prefix: str, root: Path, options: Sequence[str] = ()) -> 
     """
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--ignore-installed"]
     command += ["--no-compile", "--no-warn-script-location", "--root-user-action=ignore", *options]
+    command += ["--constraint", str(Path(__file__).parent / "constraints.txt")]
     subprocess.run(
         [*command, "--root", str(root), "--prefix", f"{prefix}/{TREE}", str(wheel)], check=True
     )

@@ -119,7 +119,8 @@ def test_installs_works_and_goes(package: Path, tmp_path: Path) -> None:
     sed -i 's|"destination": "/proc"|"destination": 5|' {broken}/config.json
     ! env -i /usr/bin/ociruntime plan --bundle {broken} >{broken}/plan 2>{broken}/error
     find /usr/lib/ociruntime -name '*.pyc' | grep -q .
-    find /usr/share/man/man8/ociruntime.8.gz /usr/share/zsh/vendor-completions/_ociruntime >/dev/null
+    dpkg --listfiles ociruntime | grep -q /usr/share/man/man8/ociruntime.8.gz
+    dpkg --listfiles ociruntime | grep -q /usr/share/zsh/vendor-completions/_ociruntime
     """
     done = in_world(package, script)
     assert (done.returncode, done.stderr) == (0, "")

@@ -114,6 +114,19 @@ def test_open_to_everybody(installed: Installed) -> None:
     assert closed == []
 
 
+def test_bundles_the_pinned_versions(installed: Installed, repository: Path) -> None:
+    """Of every dependency, with those of the dependencies: none is left to chance."""
+    lines = (repository / "install/constraints.txt").read_text().splitlines()
+    pins = dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
+    site = next(installed.root.glob("usr/local/lib/ociruntime/lib/python3*/site-packages"))
+    found = dict(
+        path.name.removesuffix(".dist-info").split("-") for path in site.glob("*.dist-info")
+    )
+    del found["ociruntime"]
+    assert {name.lower().replace("_", "-"): v for name, v in found.items()}.items() <= pins.items()
+    assert "jsonschema" in found
+
+
 def test_no_trace_of_the_build(installed: Installed, repository: Path) -> None:
     """No installed file depends on the source tree or on DESTDIR."""
     found = [
