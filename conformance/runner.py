@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from conformance import world
 from conformance.kit import Bundle, base_config, build_testprog, remove_tree
+from conformance.ordinary import NEEDS_ROOT
 from conformance.registry import CHECKS
 from conformance.rows import MUST, ROWS, Row
 from conformance.trial import Failure, RecordedRuntime, Skip, Trial, brief
@@ -109,6 +110,8 @@ def run_check(number: str, runtime: RecordedRuntime, scratch: Path, keep: Path |
     begin = time.monotonic()
     verdict, expected, observed = PASS, ROWS[number].title, "as expected"
     try:
+        if os.geteuid() != 0 and number in NEEDS_ROOT:
+            raise Skip(f"needs root: {NEEDS_ROOT[number]}")
         CHECKS[number](trial)
     except Skip as reason:
         verdict, observed = SKIP, str(reason)

@@ -172,6 +172,7 @@ def test_a_threaded_parent_has_no_memory_controller(
 # --- controllers and limits
 
 
+@pytest.mark.leaks("runc", "leaves the parents that it made")
 def test_controllers_are_enabled_on_the_way_down(rt: Runtime, bundle: Bundle) -> None:
     bundle.linux["cgroupsPath"] = f"/{rt.root.name}/a/b/c"
     rt.create(limits(bundle, pids={"limit": 33}, memory={"limit": 64 * MIB}, cpu={"shares": 512}))
@@ -253,7 +254,6 @@ def test_throttled_io(rt: Runtime, bundle: Bundle) -> None:
     assert value(rt, "io.max") == f"{disk()} rbps={MIB} wbps=max riops=max wiops={MIB}"
 
 
-@pytest.mark.known("runc", "1.1.5 writes io.weight without 'default' where there is none")
 def test_io_weight(rt: Runtime, bundle: Bundle) -> None:
     scheduler = Path("/sys/block/vda/queue/scheduler")
     if not scheduler.exists():
@@ -270,6 +270,7 @@ def test_io_weight(rt: Runtime, bundle: Bundle) -> None:
         assert value(rt, "io.weight") == "default 4950"
 
 
+@pytest.mark.known("runc", "1.1.5 sets only the usage limit")
 @pytest.mark.known("crun", "1.8.1 sets only the usage limit")
 def test_huge_pages_are_limited_when_reserved(rt: Runtime, bundle: Bundle) -> None:
     rt.create(limits(bundle, hugepageLimits=[{"pageSize": "2MB", "limit": 4 * MIB}]))
@@ -313,7 +314,6 @@ def test_swap_below_the_memory_limit_is_refused(rt: Runtime, bundle: Bundle) -> 
     refused(rt, limits(bundle, memory={"limit": 96 * MIB, "swap": 64 * MIB}), "swap")
 
 
-@pytest.mark.known("runc", "1.1.5 checks the sizes of v1 only")
 @pytest.mark.known("crun", "1.8.1 checks no sizes")
 def test_a_page_size_that_is_none_is_refused(rt: Runtime, bundle: Bundle) -> None:
     refused(rt, limits(bundle, hugepageLimits=[{"pageSize": "3MB", "limit": 0}]), "3MB")
@@ -501,7 +501,6 @@ def test_update(rt: Runtime, bundle: Bundle) -> None:
     assert value(rt, "memory.max") == "50331648"
 
 
-@pytest.mark.known("runc", "1.1.5 sets the quota to max")
 @pytest.mark.known("crun", "1.8.1 sets the quota to max")
 def test_update_of_the_period_keeps_the_quota(rt: Runtime, bundle: Bundle) -> None:
     container = rt.create(limits(bundle, cpu={"quota": 20000, "period": 100000}))

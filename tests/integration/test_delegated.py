@@ -288,13 +288,3 @@ def test_no_user_namespace_is_an_error(rt: Runtime, bundle: Bundle) -> None:
     result.failed()
     if rt.kind == ERROR:
         result.failed("user namespace")
-
-
-def test_without_newuidmap_it_says_what_is_missing(
-    rt: Runtime, bundle: Bundle, tmp_path: Path
-) -> None:
-    bundle.write()
-    environment = {**os.environ, "PATH": str(tmp_path)}
-    result = rt.try_create(bundle.args("sleep"), env=environment).result.failed()
-    if rt.kind == ERROR:
-        result.failed("newuidmap")
