@@ -24,11 +24,12 @@ root_only = pytest.mark.root
 BY_DEFAULT = {"2.32", "4.16", "4.51"}
 # What is not a requirement and does not hold; docs/compatibility says why.
 # An owner of one's own for a device in a user namespace needs to clone a detached mount: Linux 6.15.
-# init's oom_score_adj belongs to root as soon as it is not dumpable; an ordinary user's parent is refused.
-ORDINARY = {"4.34"} if os.geteuid() != 0 else set()
 OPTIONAL = (
     {"6.19"} if tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 15) else set()
 )
+
+# init's oom_score_adj belongs to root as soon as it is not dumpable; an ordinary user's parent is refused.
+ORDINARY = {"4.34"} if os.geteuid() != 0 else set[str]()
 
 # What Debian 12's peers are known to break (runc 1.1.5 claims 1.0.2-dev, crun 1.8.1 claims 1.0.0).
 BROKEN = {
