@@ -22,7 +22,7 @@ static const char kinds[CODES][8] = {
     [OP_CLOSE] = "s",        [OP_SYSCALL] = "l",      [OP_WRITE] = "spbi",   [OP_OPEN] = "dSpilii",
     [OP_ROOT] = "dSpi",      [OP_MKDIR] = "spmUU",    [OP_MKFILE] = "spmUU", [OP_SYMLINK] = "spp",
     [OP_MKNOD] = "spmiUU",   [OP_FSMOUNT] = "dpPvci", [OP_TREE] = "dSpil",   [OP_ATTACH] = "sspilD",
-    [OP_SETATTR] = "siiiiS", [OP_MASK] = "spss",      [OP_READONLY] = "sp",  [OP_COPYUP] = "ssp",
+    [OP_SETATTR] = "siiiiS", [OP_MASK] = "spss",      [OP_READONLY] = "sp",  [OP_COPYUP] = "sspi",
     [OP_PIVOT] = "si",       [OP_UNMOUNT] = "sspl",   [OP_IDS] = "UUBi",     [OP_CAPS] = "llllli",
     [OP_LOOPBACK] = "-",     [OP_CONSOLE] = "dsiiUi", [OP_STDIO] = "SSU",    [OP_SECCOMP] = "bi",
     [OP_HOME] = "Su",

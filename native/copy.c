@@ -17,12 +17,14 @@ struct entry {
     char name[];
 };
 
-static int same_owner_and_times(int fd, const struct statx *from) {
+static int same_owner_and_times(int fd, const struct statx *from, unsigned kept) {
     struct __kernel_timespec times[2] = {{from->stx_atime.tv_sec, from->stx_atime.tv_nsec},
                                          {from->stx_mtime.tv_sec, from->stx_mtime.tv_nsec}};
-    long result = CALL(fchown, fd, from->stx_uid, from->stx_gid);
+    long result = 0;
 
-    if (result >= 0)
+    if (!(kept & KEEP_OWNER))
+        result = CALL(fchown, fd, from->stx_uid, from->stx_gid);
+    if (result >= 0 && !(kept & KEEP_MODE))
         result = CALL(fchmod, fd, from->stx_mode & 07777);
     if (result >= 0)
         result = CALL(utimensat, fd, 0, times, 0);
@@ -40,7 +42,7 @@ static int copy_file(int from_dir, int to_dir, const char *name, const struct st
     while (result >= 0) {
         result = CALL(sendfile, to, from, 0, 1 << 30);
         if (result == 0) {
-            result = same_owner_and_times(to, about);
+            result = same_owner_and_times(to, about, 0);
             break;
         }
     }
@@ -92,7 +94,7 @@ static int copy_entry(int from_dir, int to_dir, const char *name, unsigned depth
     to = result < 0 ? result : (int)CALL(openat, to_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     result = to < 0 ? to : copy_directory(from, to, depth + 1, entries);
     if (result == 0)
-        result = same_owner_and_times(to, &about);
+        result = same_owner_and_times(to, &about, 0);
     close_fd(from);
     close_fd(to);
     return result;
@@ -134,7 +136,7 @@ int op_copyup(const struct plan_op *op) {
     if (result == 0)
         result = to < 0 ? to : copy_directory(from, to, 0, &entries);
     if (result == 0)
-        result = same_owner_and_times(to, &about);
+        result = same_owner_and_times(to, &about, (unsigned)op->arg[3]);
     close_fd(from);
     close_fd(to);
     return result;

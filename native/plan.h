@@ -86,7 +86,7 @@ enum plan_code {
     OP_SETATTR = 27, /* mount slot, attr_set, attr_clr, propagation (MS_*), AT_RECURSIVE or 0, userns slot or none */
     OP_MASK = 28, /* root slot, path, null device slot, empty tree slot: cover a file or a directory, absent is fine */
     OP_READONLY = 29, /* root slot, path: bind over itself, read-only, other flags kept; absent is fine */
-    OP_COPYUP = 30,   /* tree slot, root slot, path: copy what the root has at path into the tree (tmpcopyup) */
+    OP_COPYUP = 30,   /* tree slot, root slot, path, KEEP_*: copy what the root has there into the tree (tmpcopyup) */
     OP_PIVOT = 31,    /* root slot, PIVOT_* method */
     OP_UNMOUNT = 32,  /* procfs slot, root slot, path, mount id or none (then no symlink is followed): detach it */
     /* the process that will become the program */
@@ -110,6 +110,8 @@ enum plan_code {
 #define TARGET_EXISTS 0u /* TARGET_*: what ATTACH makes where the path is missing */
 #define TARGET_DIR 1u
 #define TARGET_FILE 2u
+#define KEEP_MODE 1u     /* COPYUP: the mode of the tree was asked for */
+#define KEEP_OWNER 2u    /* COPYUP: its owner was */
 #define TARGET_LIKE 3u   /* a directory; the tree takes over the mode of one that is there */
 #define TARGET_PROCFS 4u /* a directory; the tree must be of a procfs (CVE-2019-16884) */
 

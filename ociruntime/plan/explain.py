@@ -40,7 +40,7 @@ _NAMES = {
     ops.SETATTR: "SETATTR mount:fd set:attributes clear:attributes propagation:propagation flags:tree userns:fd",
     ops.MASK: "MASK root:fd path:text null:fd empty:fd",
     ops.READONLY: "READONLY root:fd path:text",
-    ops.COPYUP: "COPYUP tree:fd root:fd path:text",
+    ops.COPYUP: "COPYUP tree:fd root:fd path:text kept:kept",
     ops.PIVOT: "PIVOT root:fd method:pivot",
     ops.UNMOUNT: "UNMOUNT procfs:fd root:fd path:text id:number",
     ops.IDS: "IDS uid:id gid:id groups:groups flags:ids",
@@ -124,6 +124,7 @@ _DECODERS: dict[str, Callable[[Plan, Any], Any]] = {
     "tree": _flags(((words.AT_RECURSIVE, "recursive"),)),
     "resolve": _flags(_RESOLVE),
     "write": _flags(_WRITE),
+    "kept": _flags(((ops.KEEP_MODE, "mode"), (ops.KEEP_OWNER, "owner"))),
     "target": lambda plan, value: ("exists", "directory", "file", "like", "procfs")[value],
     "pivot": lambda plan, value: ("pivot_root", "move", "chroot")[value],
     "ids": _flags(

@@ -285,15 +285,21 @@ def _file_system(
         if not flag & (MS_PRIVATE | MS_SLAVE):  # a new mount is private
             set_propagation(ctx, origin, tree, flag)
     if options.copyup:
-        plan.add(origin, ops.COPYUP, tree, ctx.root, destination)
+        kept = 0  # what the options ask for is not taken from the image's directory
+        for item in data:
+            if item.startswith("mode="):
+                kept |= ops.KEEP_MODE
+            elif item.startswith(("uid=", "gid=")):
+                kept |= ops.KEEP_OWNER
+        plan.add(origin, ops.COPYUP, tree, ctx.root, destination, kept)
     resolve = 0
     if kind == "proc" or kind == "sysfs" or destination in _IN_ORDINARY_DIRECTORY:
         resolve = words.RESOLVE_NO_SYMLINKS
-    kept = tree if delayed else ops.NONE
+    keep = tree if delayed else ops.NONE
     target = ops.TARGET_DIR
     if kind == "tmpfs" and not any(item.startswith("mode=") for item in data):
         target = ops.TARGET_LIKE
-    plan.add(origin, ops.ATTACH, tree, ctx.root, destination, target, resolve, kept)
+    plan.add(origin, ops.ATTACH, tree, ctx.root, destination, target, resolve, keep)
     if delayed:
         late.append((origin, tree))
 

@@ -14,11 +14,6 @@ pytestmark = pytest.mark.root
 LIMITED = pytest.mark.engines("podman", "docker")  # a user has no cgroup on v1
 
 
-def shell(engine: Engine, *flags: str, script: str) -> list[str]:
-    """The lines that a script prints in a new container."""
-    return engine.run(*flags, IMAGE, "sh", "-c", script).ok().out.splitlines()
-
-
 NAMESPACES = "stat -c %N /proc/self/ns/*"
 
 
@@ -82,23 +77,23 @@ def test_sigpipe_is_not_ignored(engine: Engine) -> None:
 
 def test_descriptors(engine: Engine) -> None:
     """Nothing of the engine's is open inside (3 is ls's own)."""
-    assert shell(engine, script="ls /proc/self/fd") == ["0", "1", "2", "3"]
+    assert engine.shell(script="ls /proc/self/fd") == ["0", "1", "2", "3"]
 
 
 def test_namespaces_are_new(engine: Engine) -> None:
-    inside = namespaces(shell(engine, script=NAMESPACES))
+    inside = namespaces(engine.shell(script=NAMESPACES))
     host = namespaces(engine.world.call("busybox", "sh", "-c", NAMESPACES).ok().out.splitlines())
     assert all(inside[name] != host[name] for name in ("ipc", "mnt", "net", "pid", "uts"))
 
 
 def test_read_only_root(engine: Engine) -> None:
     script = "touch /x 2>/dev/null || echo sealed; touch /tmp/x && echo open; ls /seeded"
-    lines = shell(engine, "--read-only", "--tmpfs", "/tmp", script=script)
+    lines = engine.shell("--read-only", "--tmpfs", "/tmp", script=script)
     assert lines == ["sealed", "open", "file"]
 
 
 def test_tmpfs_options(engine: Engine) -> None:
-    [line] = shell(engine, "--tmpfs", "/mnt:size=64k,mode=700", script="grep ' /mnt ' /proc/mounts")
+    [line] = engine.shell("--tmpfs", "/mnt:size=64k,mode=700", script="grep ' /mnt ' /proc/mounts")
     options = line.split()[3].split(",")
     assert {"rw", "nosuid", "nodev", "size=64k", "mode=700"} <= set(options), line
 
@@ -107,7 +102,7 @@ def test_tmpfs_options(engine: Engine) -> None:
 def test_volume(engine: Engine, option: str, result: str) -> None:
     engine.world.call("sh", "-c", "mkdir -p /run/volume/sub; chmod -R 777 /run/volume").ok()
     script = "touch /data/x 2>/dev/null && echo written || echo refused; ls -d /data/sub"
-    lines = shell(engine, "--volume", f"/run/volume:/data:{option}", script=script)
+    lines = engine.shell("--volume", f"/run/volume:/data:{option}", script=script)
     assert lines == [result, "/data/sub"]
     engine.world.call("rm", "-f", "/run/volume/x").ok()
 
@@ -116,15 +111,15 @@ def test_volume_of_a_file(engine: Engine) -> None:
     engine.world.call("sh", "-c", "echo hello >/run/one-file").ok()
     script = "cat /new/place; echo x 2>/dev/null >/new/place || echo sealed"
     flags = ("--volume", "/run/one-file:/new/place:ro")
-    assert shell(engine, *flags, script=script) == ["hello", "sealed"]
+    assert engine.shell(*flags, script=script) == ["hello", "sealed"]
 
 
 def test_named_volume(engine: Engine) -> None:
     """A new volume has what the image has there, and keeps what was written."""
     name = engine.new_name()
     flags = ("--volume", f"{name}:/seeded")
-    assert shell(engine, *flags, script="touch /seeded/new; ls /seeded") == ["file", "new"]
-    assert shell(engine, *flags, script="ls /seeded") == ["file", "new"]
+    assert engine.shell(*flags, script="touch /seeded/new; ls /seeded") == ["file", "new"]
+    assert engine.shell(*flags, script="ls /seeded") == ["file", "new"]
     engine.call("volume", "rm", name).ok()
 
 
@@ -138,41 +133,41 @@ def test_named_volume(engine: Engine) -> None:
     ],
 )
 def test_user(engine: Engine, user: str, expected: str) -> None:
-    [line] = shell(engine, "--user", user, script="id")
+    [line] = engine.shell("--user", user, script="id")
     assert line.startswith(expected), line
     assert "2000(extra)" in line or user not in ("app", "root:2000")
 
 
 def test_home_of_the_user(engine: Engine) -> None:
-    assert shell(engine, "--user", "app", script="echo $HOME; cd; pwd") == [
+    assert engine.shell("--user", "app", script="echo $HOME; cd; pwd") == [
         "/home/app",
         "/home/app",
     ]
 
 
 def test_group_add(engine: Engine) -> None:
-    [line] = shell(engine, "--user", "app", "--group-add", "3000", script="id -G")
+    [line] = engine.shell("--user", "app", "--group-add", "3000", script="id -G")
     assert "3000" in line.split()
 
 
 def test_hostname(engine: Engine) -> None:
     script = "hostname; cat /etc/hostname"
-    assert shell(engine, "--hostname", "box.example", script=script) == ["box.example"] * 2
+    assert engine.shell("--hostname", "box.example", script=script) == ["box.example"] * 2
 
 
 def test_environment(engine: Engine) -> None:
     flags = ("--env", "WORD=two words", "--workdir", "/home/app")
-    assert shell(engine, *flags, script='echo "$WORD"; pwd') == ["two words", "/home/app"]
+    assert engine.shell(*flags, script='echo "$WORD"; pwd') == ["two words", "/home/app"]
 
 
 @pytest.mark.engines("docker")
 def test_missing_working_directory_is_made(engine: Engine) -> None:
-    assert shell(engine, "--workdir", "/not/there", script="pwd") == ["/not/there"]
+    assert engine.shell("--workdir", "/not/there", script="pwd") == ["/not/there"]
 
 
 def status(engine: Engine, *flags: str) -> dict[str, str]:
     """/proc/self/status inside."""
-    lines = shell(engine, *flags, script="cat /proc/self/status")
+    lines = engine.shell(*flags, script="cat /proc/self/status")
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
@@ -191,8 +186,8 @@ def test_drop_all_capabilities(engine: Engine) -> None:
 
 def test_drop_one_capability(engine: Engine) -> None:
     script = "chown 1 /tmp 2>/dev/null || echo refused"
-    assert shell(engine, "--cap-drop", "CHOWN", script=script) == ["refused"]
-    assert shell(engine, script=script) == []
+    assert engine.shell("--cap-drop", "CHOWN", script=script) == ["refused"]
+    assert engine.shell(script=script) == []
 
 
 def test_add_a_capability(engine: Engine) -> None:
@@ -214,9 +209,9 @@ def test_seccomp_profile(engine: Engine) -> None:
     """The engine's default profile is in force: it allows some personalities alone."""
     number = {"x86_64": 135, "aarch64": 92}[platform.machine()]
     script = f"testprog syscall {number} 0x40000; grep Seccomp: /proc/self/status"
-    answer, mode = shell(engine, script=script)
+    answer, mode = engine.shell(script=script)
     assert answer.split()[-1] in ("EPERM", "ENOSYS") and mode == "Seccomp:\t2"
-    answer, mode = shell(engine, "--security-opt", "seccomp=unconfined", script=script)
+    answer, mode = engine.shell("--security-opt", "seccomp=unconfined", script=script)
     assert "ENOSYS" not in answer and "EPERM" not in answer and mode == "Seccomp:\t0"
 
 
@@ -232,7 +227,7 @@ def test_own_seccomp_profile(engine: Engine) -> None:
 
 def test_masked_paths(engine: Engine) -> None:
     script = "wc -c </proc/timer_list; ls /sys/firmware | wc -l; echo 1 2>/dev/null >/proc/sysrq-trigger || echo no"
-    assert shell(engine, script=script) == ["0", "0", "no"]
+    assert engine.shell(script=script) == ["0", "0", "no"]
 
 
 def test_init(engine: Engine) -> None:
@@ -242,24 +237,24 @@ def test_init(engine: Engine) -> None:
         "--init",
         *(["--init-path", "/usr/bin/tini-static"] if "podman" in engine.command else []),
     ]
-    lines = shell(engine, *flags, script=script)
+    lines = engine.shell(*flags, script=script)
     assert lines[0] in ("/sbin/docker-init", "/dev/init", "/run/podman-init") and lines[1] == "0"
 
 
 def test_sysctl(engine: Engine) -> None:
     flags = ("--sysctl", "net.ipv4.ip_forward=1", "--sysctl", "kernel.msgmax=4096")
     script = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax"
-    assert shell(engine, *flags, script=script) == ["1", "4096"]
+    assert engine.shell(*flags, script=script) == ["1", "4096"]
 
 
 def test_ulimit(engine: Engine) -> None:
     script = "ulimit -n; ulimit -Hn; ulimit -c"
     flags = ("--ulimit", "nofile=64:128", "--ulimit", "core=0", "--ulimit", "nproc=500")
-    assert shell(engine, *flags, script=script) == ["64", "128", "0"]
+    assert engine.shell(*flags, script=script) == ["64", "128", "0"]
 
 
 def test_shared_memory_size(engine: Engine) -> None:
-    [line] = shell(engine, "--shm-size", "1m", script="grep ' /dev/shm ' /proc/mounts")
+    [line] = engine.shell("--shm-size", "1m", script="grep ' /dev/shm ' /proc/mounts")
     assert "size=1024k" in line
 
 
@@ -267,7 +262,7 @@ def test_host_namespaces(engine: Engine) -> None:
     """The engine's host is the world."""
     flags = ["--pid", "host", "--uts", "host", "--network", "host"]
     flags += [] if engine.user else ["--ipc", "host"]  # else podman wants a /dev/mqueue there
-    flags = [*engine.run_flags()[:-2], *flags, IMAGE, "sh", "-c", NAMESPACES]
+    flags = [*engine.place_flags(), *flags, IMAGE, "sh", "-c", NAMESPACES]
     inside = namespaces(engine.call("run", "--rm", *flags).ok().out.splitlines())
     host = namespaces(engine.world.call("busybox", "sh", "-c", NAMESPACES).ok().out.splitlines())
     assert all(inside[name] == host[name] for name in ("net", "pid", "uts"))
@@ -279,21 +274,21 @@ def test_device(engine: Engine) -> None:
     flags = ("--device", "/dev/fuse:/dev/sub/mine:r")
     script = "test -c /dev/sub/mine && : </dev/sub/mine && echo open;"
     script += "(: >/dev/sub/mine) 2>/dev/null || echo sealed"
-    assert shell(engine, *flags, script=script) == ["open", "sealed"]
+    assert engine.shell(*flags, script=script) == ["open", "sealed"]
 
 
 @LIMITED
 def test_devices_are_denied(engine: Engine) -> None:
     """A node made inside for a device that is not allowed cannot be opened."""
     script = "mknod /kmsg c 1 11 && head -c 1 /kmsg || echo denied"
-    assert shell(engine, script=script + " 2>/dev/null")[-1] == "denied"
+    assert engine.shell(script=script + " 2>/dev/null")[-1] == "denied"
 
 
 @LIMITED
 def test_memory_limit(engine: Engine) -> None:
     flags = ("--memory", "16m", "--memory-swap", "16m")
     script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
-    assert shell(engine, *flags, script=script) == [str(16 << 20)]
+    assert engine.shell(*flags, script=script) == [str(16 << 20)]
     name = engine.detached(*flags, IMAGE, "tail", "-c", "200m", "/dev/zero")
     engine.wait_for(name, "exited")
     state = engine.state(name)
@@ -312,14 +307,14 @@ def test_pids_limit(engine: Engine) -> None:
 def test_cpu_limits(engine: Engine) -> None:
     flags = ("--cpus", "0.5", "--cpu-shares", "512", "--cpuset-cpus", "0")
     script = "cd /sys/fs/cgroup; cat cpu/cpu.cfs_quota_us cpu/cpu.shares cpuset/cpuset.cpus"
-    assert shell(engine, *flags, script=script) == ["50000", "512", "0"]
+    assert engine.shell(*flags, script=script) == ["50000", "512", "0"]
 
 
 @LIMITED
 def test_bridge(engine: Engine) -> None:
     """The engine's own network: an address, a route, and the engine's host answers."""
     script = "set -- $(ip route | grep default); ping -c 1 -W 5 $3 >/dev/null && echo answers"
-    flags = [*engine.run_flags()[:-2], "--cap-add", "NET_RAW"]  # podman 5 gives none
+    flags = [*engine.place_flags(), "--cap-add", "NET_RAW"]  # podman 5 gives none
     result = engine.call("run", "--rm", *flags, IMAGE, "sh", "-c", script).ok()
     assert result.out == "answers\n", result
 
@@ -327,7 +322,7 @@ def test_bridge(engine: Engine) -> None:
 @LIMITED
 def test_published_port(engine: Engine) -> None:
     name = engine.new_name()
-    flags = [*engine.run_flags()[:-2], "--publish", "8080:80", "--name", name]
+    flags = [*engine.place_flags(), "--publish", "8080:80", "--name", name]
     script = "mkdir /www; echo page >/www/index.html; exec httpd -f -h /www"
     engine.call("run", "--detach", *flags, IMAGE, "sh", "-c", script).ok()
     fetch = ("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/")

@@ -111,6 +111,14 @@ def test_tmpcopyup(rt: Runtime, bundle: Bundle) -> None:
     assert (tree / "sub/file").exists()
 
 
+@pytest.mark.known("runc", "1.1: the mode of the image's directory replaces the one asked for")
+def test_tmpcopyup_with_a_mode(rt: Runtime, bundle: Bundle) -> None:
+    (bundle.rootfs / "data/sub").mkdir(parents=True)
+    bundle.mount("/data", "tmpfs", "tmpfs", "tmpcopyup", "mode=1770")
+    result = rt.run(bundle.args("stat", "/data", "/data/sub")).ok()
+    assert "mode=1770" in result.lines[0] and "mode=0755" in result.lines[1]
+
+
 # --- the root file system
 
 

@@ -75,7 +75,7 @@ def everything() -> Plan:
     add("", ops.FSMOUNT, tree, "tmpfs", "tmpfs", options, 2, 6, flags=ops.F_ALT, errnos=1)
     add("", ops.TREE, tree, NONE, "/sys", 0x8000, 0)
     add("", ops.SETATTR, tree, 1, 0, 1 << 18, 0x8000, NONE)
-    add("", ops.COPYUP, tree, root, "/run")
+    add("", ops.COPYUP, tree, root, "/run", 0)
     add("", ops.ATTACH, tree, root, "/run", ops.TARGET_DIR, 4, other)
     add("", ops.FSMOUNT, empty, "tmpfs", NONE, (), 0, 0)
     add("", ops.MASK, root, "/proc/kcore", null, empty)

@@ -313,7 +313,7 @@ def test_copyup(machine: Machine, rootfs: Path) -> None:
     plan, root = rooted(rootfs)
     tree = plan.slot()
     plan.add("", ops.FSMOUNT, tree, "tmpfs", "tmpfs", (), 0, 0)
-    plan.add("", ops.COPYUP, tree, root, "/etc")
+    plan.add("", ops.COPYUP, tree, root, "/etc", 0)
     plan.add("", ops.ATTACH, tree, root, "/mnt", ops.TARGET_DIR, 0, NONE)
     before = snapshot(top)
     result = machine.run(in_root(plan, root, script))
@@ -349,7 +349,7 @@ def test_copyup_of_nothing_and_of_too_much(
             plan, root = rooted(rootfs)
             tree = plan.slot()
             plan.add("", ops.FSMOUNT, tree, "tmpfs", "tmpfs", ("size=64k",), 1, 0)
-            plan.add("", ops.COPYUP, tree, root, path)
+            plan.add("", ops.COPYUP, tree, root, path, 0)
             failure = machine.run(plan).failure
             assert (failure and failure[1]) == expected
             if expected == "ENOSPC":

@@ -6,6 +6,7 @@ A new engine is a subclass of `Engine` (or of one of these) with a `kind` of its
 from __future__ import annotations
 
 from tests.engines.drivers.base import BUSYBOX, IMAGE, OURS, ROOTFS, Engine
+from tests.engines.drivers.buildah import Buildah, UserBuildah
 from tests.engines.drivers.containerd import Containerd
 from tests.engines.drivers.cri import Cri, Cri2
 from tests.engines.drivers.docker import Docker, RemappedDocker, UserDocker
@@ -17,6 +18,7 @@ __all__ = [
     "IMAGE",
     "OURS",
     "ROOTFS",
+    "Buildah",
     "Containerd",
     "Cri",
     "Cri2",
@@ -24,6 +26,7 @@ __all__ = [
     "Engine",
     "Podman",
     "RemappedDocker",
+    "UserBuildah",
     "UserDocker",
     "UserPodman",
 ]
@@ -31,5 +34,8 @@ __all__ = [
 # The order of the tables in docs; kind -> class.
 DRIVERS: dict[str, type[Engine]] = {
     driver.kind: driver
-    for driver in (Podman, UserPodman, Docker, RemappedDocker, UserDocker, Containerd, Cri, Cri2)
+    for driver in (
+        *(Podman, UserPodman, Docker, RemappedDocker, UserDocker),
+        *(Buildah, UserBuildah, Containerd, Cri, Cri2),
+    )
 }

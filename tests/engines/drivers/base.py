@@ -105,13 +105,31 @@ class Engine:
             *self.command, *args, env=self.env, user=self.user, stdin=stdin, timeout=timeout
         )
 
-    def run_flags(self) -> list[str]:
-        """What each `run` and `create` needs."""
+    def place_flags(self) -> list[str]:
+        """What each `run`, `create` and `pod create` needs."""
         return []
+
+    def run_flags(self) -> list[str]:
+        """The same for a container without a network of the engine's."""
+        return [*self.place_flags(), "--network", "none"]
 
     def run(self, *args: str, stdin: bytes | None = None) -> Result:
         """`run --rm` in the foreground."""
         return self.call("run", "--rm", *self.run_flags(), *args, stdin=stdin)
+
+    def shell(self, *flags: str, script: str) -> list[str]:
+        """The lines that a script prints in a new container."""
+        return self.run(*flags, IMAGE, "sh", "-c", script).ok().out.splitlines()
+
+    def execute(self, name: str, script: str, *flags: str) -> list[str]:
+        """The lines that a script prints in a running container."""
+        return self.call("exec", *flags, name, "sh", "-c", script).ok().out.splitlines()
+
+    def host(self, script: str, *, code: int = 0) -> str:
+        """The output of a script on the engine's host, as root."""
+        result = self.world.call("sh", "-c", script, env=self.env)
+        assert result.code == code, result
+        return result.out
 
     def new_name(self) -> str:
         self._serial += 1
@@ -201,7 +219,7 @@ class Engine:
 
     def own_group(self, path: Path) -> bool:
         """Whether a cgroup is the engine's own."""
-        return path.name == "conmon"
+        return path.name in ("conmon", "deeper")  # the latter is a parent that tests ask podman for
 
     def own_mount(self, mount: str) -> bool:
         """Whether a mount is the engine's own."""

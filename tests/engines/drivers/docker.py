@@ -101,9 +101,6 @@ class Docker(Containerd):
     def version(self) -> str:
         return Engine.version(self)
 
-    def run_flags(self) -> list[str]:
-        return ["--network", "none"]
-
 
 class RemappedDocker(Docker):
     """dockerd that gives each container a user namespace."""

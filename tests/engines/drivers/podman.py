@@ -35,6 +35,12 @@ class Podman(Engine):
         lines += ['network_config_dir = "/run/networks"'] if not self.user else []
         self.world.path("/run/containers.conf").write_text("\n".join(lines) + "\n")
         self.env["CONTAINERS_CONF"] = "/run/containers.conf"
+        # On a tmpfs: the kernel takes no overlay as an overlay's upper layer, and /var/lib is one here.
+        home, run = ("/run", "/run") if not self.user else (self.home, self.env["XDG_RUNTIME_DIR"])
+        store = f'graphroot = "{home}/storage"\nrunroot = "{run}/storage.run"\n'
+        store = '[storage]\ndriver = "overlay"\n' + store
+        self.world.path("/run/storage.conf").write_text(store)
+        self.env["CONTAINERS_STORAGE_CONF"] = "/run/storage.conf"
         self.env["HOME"] = self.home
         self.env["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # podman 5 would warn in each answer
 
@@ -43,8 +49,8 @@ class Podman(Engine):
         command = ("rm", "--force", "--all", "--time", "0")
         poll(lambda: self.call(*command).code == 0, "podman cannot remove its containers")
 
-    def run_flags(self) -> list[str]:
-        return ["--cgroup-parent", f"/{self.world.name}", "--network", "none"]
+    def place_flags(self) -> list[str]:
+        return ["--cgroup-parent", f"/{self.world.name}"]
 
 
 class UserPodman(Podman):
@@ -56,12 +62,12 @@ class UserPodman(Podman):
     home = USER_HOME
 
     def start(self) -> None:
-        super().start()
         self.env["XDG_RUNTIME_DIR"] = f"/run/user/{USER_ID}"
+        super().start()
 
     def prepare(self) -> None:
         super().prepare()
         self.call("run", "--rm", *self.run_flags(), IMAGE, "true").ok()  # leaves the pause process
 
-    def run_flags(self) -> list[str]:
-        return ["--network", "none"]
+    def place_flags(self) -> list[str]:
+        return []

@@ -279,6 +279,21 @@ def test_tmpcopyup() -> None:
     assert [code for code, _ in own(plan)] == [ops.FSMOUNT, ops.COPYUP, ops.ATTACH]
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ((), 0),
+        (("size=1m",), 0),
+        (("mode=700",), ops.KEEP_MODE),
+        (("gid=5",), ops.KEEP_OWNER),
+        (("mode=700", "uid=1"), ops.KEEP_MODE | ops.KEEP_OWNER),
+    ],
+)
+def test_what_tmpcopyup_keeps(options: tuple[str, ...], kept: int) -> None:
+    plan = made(mount("/run", "tmpfs", "", "tmpcopyup", *options))
+    assert [arguments[3] for code, arguments in own(plan) if code == ops.COPYUP] == [kept]
+
+
 def test_propagation_of_a_new_file_system() -> None:
     assert ops.SETATTR not in [code for code, _ in own(made(mount("/t", "tmpfs", "", "rprivate")))]
     attributes = own(made(mount("/t", "tmpfs", "", "shared", "unbindable")))
