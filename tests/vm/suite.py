@@ -142,7 +142,8 @@ def run(job: Job, options: argparse.Namespace) -> Outcome:
         command += ["--env", word]
     if job.user == "user":
         command.append("--user")
-    command += ["--", ".venv/bin/pytest", "-p", "no:cacheprovider", *job.arguments]
+    command += ["--", ".venv/bin/pytest", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0"]
+    command += job.arguments
     log = options.results / f"{job.name}.log"
     print(f"{job.name}: its output goes to {log} first", flush=True)
     with log.open("wb") as stream:
