@@ -9,6 +9,7 @@ import posix
 
 import ociruntime
 from ociruntime import log
+from ociruntime.cgroups import systemd_annotations
 from ociruntime.host import libseccomp, probe
 from ociruntime.plan import mount_options, words
 from ociruntime.spec import json_reader
@@ -64,6 +65,7 @@ def document() -> dict[str, Any]:
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
         },
+        "potentiallyUnsafeConfigAnnotations": [systemd_annotations.PREFIX],
         "annotations": annotations,
         # What they begin with: the unit of the container then has these properties.
         "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],

@@ -39,11 +39,13 @@ BOUNDED = {
         "tests/integration/test_cgroup_view.py",
         "tests/integration/test_namespaces.py",
         "tests/integration/test_rootless.py",
+        "tests/integration/test_systemd.py",
     ],
     "user": [
         "tests/unit/cgroups",
         "tests/conformance/test_suite.py::test_ours",
         "tests/integration/test_delegated.py",
+        "tests/integration/test_systemd.py",
     ],
 }
 ALL = {

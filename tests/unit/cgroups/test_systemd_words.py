@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -327,3 +328,56 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
         XDG_RUNTIME_DIR="/r",
         DBUS_SESSION_BUS_ADDRESS="tcp:host=x;unix:abstract=/tmp/d,guid=5;unix:path=/s",
     )[2:] == [("@/tmp/d", False), ("/s", False)]
+
+
+def test_whose_manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The system's manager is asked by whom its directory belongs to; in podman's user namespace 0 is not that one."""
+    monkeypatch.setattr(systemd_unit.normalize, "environ", lambda name: None)
+    monkeypatch.setattr(systemd_unit, "SYSTEM_DIR", str(tmp_path))
+    uid = tmp_path.stat().st_uid
+    assert not systemd_unit.is_user(uid)
+    assert systemd_unit.is_user(uid + 1)
+    monkeypatch.setattr(systemd_unit, "SYSTEM_DIR", str(tmp_path / "none"))
+    assert not systemd_unit.is_user(0)
+    assert systemd_unit.is_user(1000)
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "uid"),
+    [("0 0 4294967295\n", 0), ("0 1000 1\n1 100000 65536\n", 1000), ("5 7 1\n", 0), ("", 0)],
+)
+def test_outer_uid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uid_map: str, uid: int) -> None:
+    monkeypatch.setattr(systemd_unit.posix, "geteuid", lambda: 0)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/uid_map").write_text(uid_map)
+    assert systemd_unit.outer_uid(str(tmp_path)) == uid
+    (tmp_path / "self/cgroup").write_text("0::/x\n")
+    expected = f"/user.slice/user-{uid}.slice/user@{uid}.service"
+    assert systemd_unit.guess_root(True, str(tmp_path)) == expected
+    (tmp_path / "self/cgroup").write_text(f"0::/deep/user@{uid}.service/app.slice/x.scope\n")
+    assert systemd_unit.guess_root(True, str(tmp_path)) == f"/deep/user@{uid}.service"
+
+
+def test_controller_that_is_not_delegated(tmp_path: Path) -> None:
+    """The error names the drop-in that mends it."""
+    (tmp_path / "x.scope").mkdir()
+    (tmp_path / "x.scope/cgroup.controllers").write_text("memory pids\n")
+    manager = systemd.SystemdV2(
+        systemd_unit.Unit("x.scope", "user.slice", True), str(tmp_path), "/x.scope", None
+    )
+    target = (str(tmp_path / "x.scope/cpu.max"), "1 2", "/linux/resources/cpu/quota")
+    error = manager._failure(FileNotFoundError(2, "no"), target)
+    assert "Delegate=cpu memory pids" in (error.hint or "")
+    assert error.pointer == "/linux/resources/cpu/quota"
+
+
+def test_state_round_trip(tmp_path: Path) -> None:
+    """What a killed create had only planned counts as asked for."""
+    unit = systemd_unit.Unit("x.scope", "a.slice", False)
+    manager = systemd.SystemdV2(unit, str(tmp_path), "/a.slice/x.scope", None)
+    again = systemd.from_state(manager.to_state())
+    assert isinstance(again, systemd.SystemdV2)
+    assert again.unit.started == "asked"
+    assert not again.must_attach()
+    unit.started, unit.socket = "yes", "/run/systemd/private"
+    assert systemd.from_state(manager.to_state()).to_state() == manager.to_state()
