@@ -256,11 +256,10 @@ class SystemdV2(_Scope, V2Manager):
         writes = conversion.update_v2(resources or {}, self._read)
         self.unit.check_reachable()
         warnings = V2Manager.apply(self, resources, update=True)
+        exact = self._read("cpu.max")
         self.unit.set(conversion.of_v2(writes))
-        for name, value, _ in writes:
-            if name == "cpu.max":
-                # systemd has written its own, rounded one
-                files.write(f"{self._leaf}/{name}", value)
+        if exact and self._read("cpu.max") != exact:
+            files.write(self._leaf + "/cpu.max", exact)  # systemd had written its own, rounded one
         return warnings
 
     def _failure(self, exc: OSError, target: Target) -> errors.Error:
@@ -337,13 +336,11 @@ class SystemdV1(_Scope, V1Manager):
         writes = conversion.update_v1(resources or {}, self._read)
         self.unit.check_reachable()
         warnings = V1Manager.apply(self, resources, update=True)
+        place, name = self._place("cpu"), "cpu.cfs_quota_us"
+        exact = self._read("cpu", name)
         self.unit.set(conversion.of_v1(writes))
-        for controller, name, value, _ in writes:
-            if name.startswith("cpu.cfs_"):
-                # systemd has written its own, rounded one
-                place = self._place(controller)
-                if place is not None:
-                    files.write(f"{place.leaf}/{name}", value)
+        if place is not None and exact and self._read("cpu", name) != exact:
+            files.write(f"{place.leaf}/{name}", exact)  # systemd had written its own, rounded one
         return warnings
 
     def delete(self) -> None:

@@ -65,10 +65,9 @@ def document() -> dict[str, Any]:
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
         },
-        "potentiallyUnsafeConfigAnnotations": [systemd_annotations.PREFIX],
         "annotations": annotations,
         # What they begin with: the unit of the container then has these properties.
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
+        "potentiallyUnsafeConfigAnnotations": [systemd_annotations.PREFIX],
     }
 
 

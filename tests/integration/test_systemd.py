@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import Bundle, Container, Runtime, alive, poll
+from tests.integration.harness import Bundle, Container, Runtime, alive, by_kind, poll
 
 ROOT = Path("/sys/fs/cgroup")
 USER = os.geteuid() != 0
@@ -172,7 +172,11 @@ def test_reload_keeps_limits_and_devices(rt: Runtime, bundle: Bundle, unit: str)
 def test_reload_keeps_devices(rt: Runtime, bundle: Bundle, unit: str) -> None:
     """systemd writes its own device rules again: neither more nor less may be allowed then."""
     limits(
-        bundle, devices=[{"allow": False}, {"allow": True, "type": "c", "major": 1, "minor": 11}]
+        bundle,
+        devices=[
+            {"allow": False, "access": "rwm"},
+            {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "rwm"},
+        ],
     )
     bundle.process["capabilities"] = {
         name: ["CAP_MKNOD"] for name in ("bounding", "effective", "permitted")
@@ -198,6 +202,9 @@ def test_update(rt: Runtime, bundle: Bundle, unit: str) -> None:
     memory = str(80 * MIB)
     rt.call("update", "--memory", memory, "--pids-limit", "50", container.id).ok()
     rt.call("update", "--cpu-quota", "33333", "--cpu-period", "100000", container.id).ok()
+    if rt.kind == OURS:
+        # systemd writes all that it knows again, the quota rounded
+        rt.call("update", "--cpu-share", "512", container.id).ok()
     for _ in range(2):
         assert value(container, "memory.max") == memory
         assert value(container, "pids.max") == "50"
@@ -215,10 +222,13 @@ def test_annotations(rt: Runtime, bundle: Bundle, unit: str) -> None:
         "org.systemd.property.Description": "'of the test'",
     }
     rt.create(bundle)
-    assert prop(unit, "TimeoutStopUSec", "Description") == {
+    assert prop(unit, "TimeoutStopUSec", "KillSignal") == {
         "TimeoutStopUSec": "7s",
-        "Description": "of the test",
+        "KillSignal": "15",
     }
+    # crun adds its own after the annotations
+    text = by_kind(rt, "of the test", crun="libcrun container")
+    assert prop(unit, "Description") == {"Description": text}
 
 
 def test_unknown_annotation(rt: Runtime, bundle: Bundle, unit: str) -> None:
@@ -237,6 +247,7 @@ def test_out_of_range(rt: Runtime, bundle: Bundle, unit: str) -> None:
     gone(unit)
 
 
+@pytest.mark.known("runc", "1.1.5 takes a cgroup in use, with a warning")
 def test_second_container_in_a_unit(rt: Runtime, bundle: Bundle, unit: str) -> None:
     """The name is taken: refused, and the first goes on."""
     first = rt.create(bundle).start()
@@ -296,6 +307,8 @@ def test_out_of_memory(rt: Runtime, bundle: Bundle, unit: str) -> None:
 
 def test_killed_runtime(rt: Runtime, bundle: Bundle, unit: str) -> None:
     """kill -9 at several moments of create leaves no unit behind delete --force."""
+    if rt.kind == "crun":
+        pytest.skip("crun 1.8.1 left an active unit without processes in one of two runs")
     bundle.write()
     for delay in (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6):
         container = rt.track(bundle)
