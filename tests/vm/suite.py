@@ -50,7 +50,12 @@ BOUNDED = {
 }
 ALL = {
     "root": ["tests/unit/cgroups", "tests/conformance", "tests/integration"],
-    "user": ["tests/unit/cgroups", "tests/conformance", "tests/integration/test_delegated.py"],
+    "user": [
+        "tests/unit/cgroups",
+        "tests/conformance",
+        "tests/integration/test_delegated.py",
+        "tests/integration/test_systemd.py",
+    ],
 }
 
 
