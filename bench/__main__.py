@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -149,6 +150,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     """Measure, print, write."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # containers are removed then as well
     if argv[:1] == ["load"]:
         return load.main(argv[1:], RUNTIME)
     if os.geteuid() != 0:

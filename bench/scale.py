@@ -1,7 +1,7 @@
 """What a verb costs while many containers are alive: python -m bench scale [--sizes 10,100,1000] [--rounds 9].
 
 The containers are created and wait for `start`, which costs ociruntime 72 KiB each. runc's take 10 MB: it stops at
-`--runc-most`. Minima in ms; the order of the runtimes turns.
+`--runc-most`. Minima of CPU time in ms: wall time says more about what else the machine does.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Group:
         return f"bench-scale-{self.peer.name}-{number}"
 
     def create(self) -> float:
-        """One more container; milliseconds."""
+        """One more container; milliseconds of CPU time."""
         where = ("--bundle", str(self.bundle.path))
-        return self.peer.timed("create", *where, self.name(self.count))
+        return self.peer.cpu("create", *where, self.name(self.count))
 
     def grow(self, size: int) -> None:
         """Until there are ``size``."""
@@ -53,14 +53,14 @@ class Group:
             self.count += 1
 
     def round(self) -> dict[str, float]:
-        """Every verb once; milliseconds."""
+        """Every verb once; milliseconds of CPU time."""
         middle = self.name(self.count // 2)
         found = {
-            column: self.peer.timed(*(word.format(middle) for word in words))
+            column: self.peer.cpu(*(word.format(middle) for word in words))
             for column, words in VERBS.items()
         }
         found[ONE_MORE[0]] = self.create()
-        found[ONE_MORE[1]] = self.peer.timed("delete", self.name(self.count))
+        found[ONE_MORE[1]] = self.peer.cpu("delete", self.name(self.count))
         return found
 
     def clear(self) -> None:
@@ -96,7 +96,7 @@ def report(table: dict[int, dict[str, Any]], rounds: int) -> str:
     for name in table[sizes[0]]:
         there = [size for size in sizes if name in table[size]]
         out.append(
-            f"\n### {name}: minimum in ms of {rounds} rounds with so many containers alive\n"
+            f"\n### {name}: minimum of CPU time in ms of {rounds} rounds with so many containers alive\n"
         )
         out.append("| | " + " | ".join(map(str, there)) + " | last to first |")
         out.append("|---" * (len(there) + 2) + "|")
