@@ -44,8 +44,8 @@ void not_dumpable(void) {
     SYS(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-/* An ordinary user may write the id maps of a dumpable process only, and join only its namespaces (hooks).  While it
- * waits for the runtime it is one, unless it has joined a namespace, where others may live. */
+/* An ordinary user may write the id maps and oom_score_adj of a dumpable process only, and join only its namespaces
+ * (hooks).  While it waits for the runtime it is one, unless it has joined a namespace, where others may live. */
 static void open_to_its_user(void) {
     if (m.ordinary && !m.joined)
         SYS(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
@@ -163,7 +163,7 @@ int op_clone(const struct plan_op *op) {
 int op_sync(const struct plan_op *op) {
     uint32_t tag = (uint32_t)op->arg[0];
 
-    if (tag == TAG_USERNS || tag == TAG_HOOKS)
+    if (tag == TAG_USERNS || tag == TAG_CGROUP || tag == TAG_HOOKS)
         open_to_its_user();
     send_message(MSG_SYNC, tag, 0, -1);
     if (receive_go(tag) < 0)

@@ -28,9 +28,6 @@ OPTIONAL = (
     {"6.19"} if tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 15) else set()
 )
 
-# init's oom_score_adj belongs to root as soon as it is not dumpable; an ordinary user's parent is refused.
-ORDINARY = {"4.34"} if os.geteuid() != 0 else set[str]()
-
 # What Debian 12's peers are known to break (runc 1.1.5 claims 1.0.2-dev, crun 1.8.1 claims 1.0.0).
 BROKEN = {
     "runc": "1.3 1.4 2.16 2.19 2.32 4.1 4.14 4.20 4.29 4.50 4.51 4.60 4.63 4.70 6.15 6.17 7.52 9.10"
@@ -70,7 +67,7 @@ def test_ours(subtests: SubTests, options: list[str], differs: set[str]) -> None
         with subtests.test(f"{outcome.number} {outcome.row.title}"):
             if outcome.verdict == SKIP:
                 pytest.skip(outcome.observed)
-            known = outcome.number in differs | OPTIONAL | ORDINARY
+            known = outcome.number in differs | OPTIONAL
             assert (outcome.verdict == FAIL) == known, f"{outcome.expected}; {outcome.observed}"
 
 

@@ -87,6 +87,12 @@ def test_run(ordinary: Runtime, bundle: Bundle) -> None:
     assert lines[1].split() == ["0", str(UID), "1"]
 
 
+def test_oom_score_adj(ordinary: Runtime, bundle: Bundle) -> None:
+    bundle.process["oomScoreAdj"] = 321
+    result = call(ordinary, bundle.args("cat", "/proc/self/oom_score_adj"), "run", "less-1")
+    assert (result.returncode, result.stdout.splitlines()[-1:]) == (0, ["321"]), result.stdout
+
+
 def test_life(ordinary: Runtime, bundle: Bundle) -> None:
     bundle.args("sleep")
     state_root = bundle.path.parent / "run" / ordinary.kind

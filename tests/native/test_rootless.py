@@ -84,10 +84,11 @@ def test_maps_are_written_by_the_user(machine: Machine) -> None:
 
     def work() -> None:
         plan = user_plan()
-        plan.add("", ops.SYNC, ops.TAG_CGROUP)
+        plan.add("", ops.SYNC, ops.TAG_CGROUP)  # oom_score_adj
+        plan.add("", ops.SYNC, ops.TAG_NETWORK)
         result = machine.run(shell(plan, "id -u"), answer=answer)
         assert (result.failure, result.output) == (None, "0\n")
-        assert owners == [USER, 0]
+        assert owners == [USER, USER, 0]
 
     as_user(machine, work)
 
