@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tests.integration.harness import runtime_path
 COMMON = tuple(kind for kind, driver in DRIVERS.items() if driver.common)
 NEEDS = ("unshare", "nsenter", "setpriv", "tini", "ip")
 _serial = itertools.count(1)
+# (engine, runtime, test) → the outcomes of its phases
+_outcomes: dict[tuple[str, str, str], set[str]] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -118,4 +121,19 @@ def pytest_runtest_makereport(
     made = getattr(item, "funcargs", {}).get("engine")
     if report.failed and made is not None:
         report.sections.append(("daemons", made.world.story()))
+    if pair := _params(item).get("engine"):
+        _outcomes.setdefault((*pair, item.nodeid), set()).add(report.outcome)
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many flows of each engine passed with each runtime: what docs/compatibility/engines.md counts."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for (kind, runtime, _), outcomes in _outcomes.items():
+        worst = next(word for word in ("failed", "skipped", "passed") if word in outcomes)
+        counts.setdefault((kind, runtime), Counter())[worst] += 1
+    if counts:
+        terminalreporter.section("flows by engine and runtime")
+    for (kind, runtime), found in sorted(counts.items()):
+        words = ", ".join(f"{found[word]} {word}" for word in ("passed", "failed", "skipped"))
+        terminalreporter.write_line(f"{kind} {runtime}: {words}")
