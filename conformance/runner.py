@@ -187,7 +187,7 @@ def _usable(runtime: RecordedRuntime, scratch: Path) -> str:
         remove_tree(path)
 
 
-def _prepare(runtime: RecordedRuntime, scratch: Path) -> list[str]:
+def prepare(runtime: RecordedRuntime, scratch: Path) -> list[str]:
     """Make sure that the runtime works here at all; notes about what that took.  Raises Unusable.
 
     crun refuses a hybrid host whose cgroup2 tree has controllers: it is hidden from it.
@@ -214,7 +214,7 @@ def _work(
     try:
         runtime = RecordedRuntime(target.words[0], scratch / word, target.words[1:])
         try:
-            notes = _prepare(runtime, scratch)
+            notes = prepare(runtime, scratch)
         except Unusable as reason:
             send({"unusable": str(reason)})
             return

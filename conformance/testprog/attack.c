@@ -38,6 +38,34 @@ static int do_ptrace(int argc, char **argv) {
     return 0;
 }
 
+/* overwrite FD SECONDS: write to the file of a read-only descriptor as soon as nothing executes it; leaves
+ * /overwrite-end at its end. */
+static int do_overwrite(int argc, char **argv) {
+    time_t end = time(NULL) + (time_t)number(argc, argv, 2, 2);
+    char path[64], name[PATH_MAX] = "";
+    int fd, rc = 0;
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", (int)number(argc, argv, 1, 9));
+    if (readlink(path, name, sizeof name - 1) < 0)
+        return fail(argv[0], path);
+    printf("overwriting %s\n", name);
+    fflush(stdout);
+    // Who called may still execute the file: go on when it has ended.
+    if (getpid() != 1 && fork())
+        return 0;
+    while (time(NULL) < end && !rc) {
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        // A sealed memory file may be opened for writing, but not written.
+        if (fd >= 0 && pwrite(fd, "", 1, 0) == 1)
+            rc = printf("WRITTEN %s\n", name) > 0;
+        if (fd >= 0)
+            close(fd);
+        usleep(1000);
+    }
+    close(creat("/overwrite-end", 0600));
+    return rc;
+}
+
 /* Look at one foreign process the way an attacker would. */
 static void probe(const char *pid, const char *self, int trace) {
     char path[NAME_MAX + 16], target[PATH_MAX];
@@ -109,6 +137,7 @@ static int do_hunt(int argc, char **argv) {
             if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9')
                 probe(entry->d_name, self, trace);
         closedir(proc);
+        fflush(stdout);
     }
     puts("end");
     return 0;
@@ -147,6 +176,11 @@ static int do_fd_escape(int argc, char **argv) {
 }
 
 const struct verb attack_verbs[] = {
-    {"syscall", do_syscall, "NUMBER [ARG...]"}, {"ptrace", do_ptrace, "PID"},    {"hunt", do_hunt, "SECONDS [look]"},
-    {"flip", do_flip, "A B SECONDS"},           {"fd-escape", do_fd_escape, ""}, {NULL, NULL, NULL},
+    {"syscall", do_syscall, "NUMBER [ARG...]"},
+    {"ptrace", do_ptrace, "PID"},
+    {"hunt", do_hunt, "SECONDS [look]"},
+    {"flip", do_flip, "A B SECONDS"},
+    {"fd-escape", do_fd_escape, ""},
+    {"overwrite", do_overwrite, "FD SECONDS"},
+    {NULL, NULL, NULL},
 };
