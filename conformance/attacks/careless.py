@@ -61,7 +61,9 @@ def make_mounts(spec):
         target = spec.root + entry["destination"]
         source, kind = entry.get("source", "none"), entry.get("type", "")
         options = entry.get("options", [])
-        bind = kind == "bind"
+        bind = kind in ("bind", "cgroup")
+        if kind == "cgroup":
+            source = "/sys/fs/cgroup"
         if bind and os.path.isfile(source):
             os.makedirs(os.path.dirname(target), exist_ok=True)
             Path(target).touch()
@@ -182,6 +184,10 @@ def become(spec, environment):
 
 def contain(spec, state, ready):
     """Process 1: the whole container, by path."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(f"\0{state.name}")
+    server.listen()
+    os.set_inheritable(server.fileno(), True)
     host = os.open("/", os.O_RDONLY)
     os.set_inheritable(host, True)
     gate = os.open(state / "gate", os.O_RDWR)

@@ -331,3 +331,35 @@ def null_given_away(a: Attack) -> None:
     a.null_intact()
     a.exec(container, "exit", "0", flags=["--user", "2000:2000"])
     a.null_intact()
+
+
+@recipe(
+    "cgroup-writable",
+    CONFIG,
+    "leaves the host's cgroups writable below a read-only mount in a user namespace",
+    *("CVE-2023-25809", "CVE-2022-0492"),
+)
+def cgroup_writable(a: Attack) -> None:
+    bundle = a.fresh().user_namespace()
+    bundle.mount(
+        "/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", "ro"
+    )
+    sub = "pids/" if Path("/sys/fs/cgroup/pids").is_dir() else ""
+    for name in ("cgroup.procs", "tasks", "release_agent"):
+        text = a.ran(bundle, "open", f"/sys/fs/cgroup/{sub}{name}", "w")
+        a.unless(text is None or "ok" not in text.split(), f"{name} can be opened for writing")
+
+
+@recipe(
+    "abstract-socket",
+    CONFIG,
+    "listens where containers in the host's network can reach it",
+    *("CVE-2020-15257",),
+)
+def abstract_socket(a: Attack) -> None:
+    container = a.running(a.fresh().without_namespace("network"), "sleep")
+    for _ in range(2):
+        result = a.exec(container, "cat", "/proc/net/unix")
+        names = [line.split()[-1] for line in result.lines]
+        found = [name for name in names if name.startswith("@")]
+        a.unless(not found, f"the container sees {found[:1]}")
