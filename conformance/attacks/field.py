@@ -124,6 +124,8 @@ class Attack(Trial):
         script.write_text("#!/proc/self/exe\n")
         script.chmod(0o755)
         loader = self.path / "loader"
+        if shutil.which("cc") is None:
+            raise NotApplicable("needs a C compiler")
         if not loader.exists():
             words = [
                 "cc",
