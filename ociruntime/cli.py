@@ -218,7 +218,11 @@ def _dispatch(argv: list[str]) -> int:
         except errors.Error as exc:
             wrong = exc
     # Before anything is opened, the log included; this is why the verb's options are read first.
-    call_fds = normalize.start(call.number("preserve-fds") if call is not None else 0)
+    call_fds = 0
+    if call is not None:
+        call_fds = normalize.start(call.number("preserve-fds"), call.number("status-fd"))
+    else:
+        normalize.start()
     log.setup(options)
     if wrong is not None:
         raise wrong

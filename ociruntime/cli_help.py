@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 
 from ociruntime import cli_options, errors
@@ -24,8 +25,8 @@ SUMMARY: dict[str, str] = {
     "spec": "write a default config.json",
     "features": "print what this runtime supports, as JSON",
     "plan": "print what create would do, and do nothing",
-    "checkpoint": "save a running container (not available)",
-    "restore": "restore a container from a checkpoint (not available)",
+    "checkpoint": "save a running container's processes with CRIU",
+    "restore": "make a container from what checkpoint has saved",
 }
 """One line for each verb."""
 
@@ -47,8 +48,12 @@ DETAIL: dict[str, str] = {
     "mounts": """FILE holds an array of mounts as in config.json (- is standard input). add takes bind mounts; remove
         looks at their destinations alone.""",
     "spec": "Refuses to overwrite. --rootless: for the user and group that call it.",
-    "checkpoint": "CRIU is not supported by this version.",
-    "restore": "CRIU is not supported by this version.",
+    "checkpoint": """criu has to be installed: without it the exit status of --help is 1, which is how engines ask. The
+        container is gone afterwards, save with --leave-running or --pre-dump. CRIU's log is dump.log in the work
+        directory. CRIU reads the file that the annotation org.criu.config names, or /etc/criu/runc.conf.""",
+    "restore": """criu has to be installed. The bundle is as for create. In the place of pipes that standard input,
+        output and error were come the caller's. In the foreground the exit status is the program's, and the container
+        is deleted in the end. CRIU's log is restore.log in the work directory.""",
 }
 """More about a verb."""
 
@@ -75,7 +80,6 @@ _BUNDLE = ("DIR", "the bundle (default: the current directory)")
 _CONSOLE = ("PATH", "Unix socket that receives the master of the pseudo terminal")
 _PID_FILE = ("FILE", "write the process id there")
 _DETACH = ("", "do not wait for the program")
-_CRIU = ("VALUE", "option of CRIU")
 
 OPTIONS: dict[str, tuple[str, str]] = {
     "bundle": _BUNDLE,
@@ -133,6 +137,27 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "pids-limit": ("N", "number of processes; -1: no limit"),
     "l3-cache-schema": ("TEXT", "Intel RDT L3 schema"),
     "mem-bw-schema": ("TEXT", "Intel RDT memory bandwidth schema"),
+    "image-path": ("DIR", "directory of the saved container (default: ./checkpoint)"),
+    "work-path": ("DIR", "directory of CRIU's log (default: that of --image-path)"),
+    "parent-path": ("DIR", "an earlier pre-dump, relative to --image-path"),
+    "leave-running": ("", "let the container go on"),
+    "tcp-established": ("", "allow open TCP connections"),
+    "tcp-skip-in-flight": ("", "leave out TCP connections that are being made"),
+    "tcp-close": ("", "restore TCP connections as closed ones"),
+    "ext-unix-sk": ("", "allow Unix sockets whose other end is outside"),
+    "shell-job": ("", "allow a terminal of the caller's"),
+    "link-remap": ("", "allow open files that have no name any more"),
+    "lazy-pages": ("", "fetch memory on demand from criu lazy-pages"),
+    "status-fd": ("FD", "CRIU writes a zero byte there when its page server is ready"),
+    "page-server": ("ADDRESS:PORT", "send memory to this page server"),
+    "file-locks": ("", "allow file locks"),
+    "pre-dump": ("", "save only memory, and let the container go on"),
+    "manage-cgroups-mode": ("MODE", "soft (default), full, strict or ignore"),
+    "empty-ns": ("TYPE", "a namespace to be made, not to be filled: network (repeatable)"),
+    "auto-dedup": ("", "free memory of earlier images that later ones replace"),
+    "network-lock": ("METHOD", "how connections are held meanwhile: iptables or nftables"),
+    "lsm-profile": ("TYPE:NAME", "another profile: selinux:LABEL or apparmor:PROFILE"),
+    "lsm-mount-context": ("CONTEXT", "another SELinux context for mounts"),
 }
 """Options of the verbs: placeholder and text. An option has one meaning, whatever the verb."""
 
@@ -145,6 +170,8 @@ CHOICES: dict[str, str] = {
     "list format": "table json",
     "ps format": "table json",
     "plan format": "text json",
+    "manage-cgroups-mode": "soft full strict ignore",
+    "network-lock": "iptables nftables",
 }
 """The words that the value of an option may be, for completion: by its name, after the verb where they differ."""
 
@@ -153,7 +180,7 @@ def text_of(word: str, texts: dict[str, tuple[str, str]]) -> tuple[str, str, str
     """What there is to say of one word of cli_options: name, letter or "", kind, placeholder or "", text."""
     kind = word[-1] if word[-1] in "=*#" else cli_options.SWITCH
     name, _, short = word.rstrip("=*#").partition(",")
-    placeholder, text = texts.get(name, _CRIU if kind else ("", _CRIU[1]))
+    placeholder, text = texts[name]
     return name, short, kind, placeholder, text
 
 
@@ -202,8 +229,8 @@ def of_verb(verb: str) -> str:
 
 
 def show(verb: str) -> int:
-    """Print help; the exit code: not 0 for verbs that do not work, which is how engines ask."""
+    """Print help; the exit code: not 0 for verbs that do not work here, which is how engines ask."""
     from ociruntime import log  # needs a part in C, which the build of the manual pages has not
 
     log.out(of_verb(verb) if verb else overview())
-    return 1 if verb in ("checkpoint", "restore") else 0
+    return 1 if verb in ("checkpoint", "restore") and shutil.which("criu") is None else 0

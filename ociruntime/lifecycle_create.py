@@ -114,7 +114,7 @@ class Creation:
         """What has to be done before init goes on in its cgroup (TAG_CGROUP)."""
         lifecycle_sync.settle(init, self.manager, self.process, move=self.move)
         if self.move:
-            _note_cgroup(self)
+            note_cgroup(self)
         if "rdt" in self.container.data:
             lifecycle.assign_class(self.container, init.pid)
         if self.record_early:
@@ -128,7 +128,7 @@ def create(creation: Creation) -> None:
     """
     state.check_id(creation.id)
     try:
-        _read(creation)
+        read(creation)
         lifecycle.run_steps(STEPS, creation)
     except errors.ConfigError:
         raise
@@ -143,7 +143,7 @@ def create(creation: Creation) -> None:
 # -- before anything is made -----------------------------------------------------------------------
 
 
-def _read(creation: Creation) -> None:
+def read(creation: Creation) -> None:
     """Go to the bundle, read and check its config, gather the host's facts."""
     call = creation.call
     paths = {
@@ -370,10 +370,10 @@ def _make_cgroup(creation: Creation) -> None:
     creation.manager.create(resources, delegate_uid=owner)
     for warning in creation.manager.apply(resources):
         log.warning(warning)
-    _note_cgroup(creation)
+    note_cgroup(creation)
 
 
-def _note_cgroup(creation: Creation) -> None:
+def note_cgroup(creation: Creation) -> None:
     """What is known of the cgroup by now, for state.json."""
     for warning in creation.manager.warnings:
         log.warning(warning)

@@ -35,7 +35,11 @@ def _numbers(version: str) -> list[int]:
 
 def document() -> dict[str, Any]:
     """The features structure."""
-    annotations = {"ociruntime.version": ociruntime.__version__}
+    annotations = {
+        "ociruntime.version": ociruntime.__version__,
+        # runc's name, for which engines look
+        "org.opencontainers.runc.checkpoint.enabled": "true" if _has_criu() else "false",
+    }
     library = _libseccomp()
     if library:
         annotations["io.github.seccomp.libseccomp.version"] = library
@@ -66,9 +70,19 @@ def document() -> dict[str, Any]:
             "netDevices": {"enabled": True},
         },
         "annotations": annotations,
-        # What they begin with: the unit of the container then has these properties.
-        "potentiallyUnsafeConfigAnnotations": [systemd_annotations.PREFIX],
+        # What they begin with: properties of the container's unit; a file with options of CRIU.
+        "potentiallyUnsafeConfigAnnotations": [systemd_annotations.PREFIX, "org.criu.config"],
     }
+
+
+def _has_criu() -> bool:
+    """Whether there is a program `criu` in PATH."""
+    search = posix.environ.get(b"PATH", b"/usr/sbin:/usr/bin:/sbin:/bin").decode(
+        "utf-8", "surrogateescape"
+    )
+    return any(
+        posix.access(f"{directory or '.'}/criu", posix.X_OK) for directory in search.split(":")
+    )
 
 
 def _libseccomp() -> str:

@@ -27,11 +27,11 @@ def environ(name: str) -> str | None:
     return value.decode("utf-8", "surrogateescape") if value else None
 
 
-def start(preserve_fds: int = 0) -> int:
+def start(preserve_fds: int = 0, keep: int = 0) -> int:
     """Normalise this process; must come before anything is opened that is to stay.
 
-    ``preserve_fds``: of the option --preserve-fds. Returns how many descriptors from 3 on the container gets.
-    Raises errors.Error when one of them is not open.
+    ``preserve_fds``: of the option --preserve-fds. ``keep``: one more descriptor that stays.
+    Returns how many descriptors from 3 on the container gets. Raises errors.Error when one of them is not open.
     """
     global caller_umask, listen_fds
     _ocisys.reset_signals()
@@ -51,9 +51,11 @@ def start(preserve_fds: int = 0) -> int:
             message = f"unable to stat preserved-fd {fd - 3} (of {kept})"
             raise errors.from_os(exc, message) from exc
     try:
-        _ocisys.close_range(3 + kept, 0xFFFFFFFF)
+        if keep > 3 + kept:
+            _ocisys.close_range(3 + kept, keep - 1)
+        _ocisys.close_range(keep + 1 if keep >= 3 + kept else 3 + kept, 0xFFFFFFFF)
     except OSError:
-        _close_each(3 + kept)
+        _close_each(3 + kept, keep)
     caller_umask = posix.umask(0o022)
     return kept
 
@@ -68,10 +70,10 @@ def _listen_fds() -> int:
     return int(count)
 
 
-def _close_each(first: int) -> None:
+def _close_each(first: int, keep: int) -> None:
     """close_range(2) for an outer seccomp filter that does not know it."""
     for name in posix.listdir("/proc/self/fd"):
-        if int(name) >= first:
+        if int(name) >= first and int(name) != keep:
             try:
                 posix.close(int(name))
             except OSError:
