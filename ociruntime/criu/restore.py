@@ -202,8 +202,11 @@ def _start(creation: Restore, passed: list[int]) -> service.Service:
     container = creation.container
     tree = prepare.open_rootfs(creation.facts.rootfs)
     try:
-        for mount in options.bind_mounts(creation.spec):
-            _make_mountpoint(tree, creation, mount)
+        binds = options.bind_mounts(creation.spec)
+        for mount in creation.spec.get("mounts") or ():
+            source = os.path.join(creation.bundle, mount.get("source") or "")
+            file = mount in binds and not stat.S_ISDIR(os.stat(source).st_mode)
+            _make_mountpoint(tree, creation.spec, mount["destination"].rstrip("/"), file)
         os.mkdir(ROOT_DIRECTORY, 0o700, dir_fd=container.fd)
 
         def enter() -> None:
@@ -227,14 +230,11 @@ def _start(creation: Restore, passed: list[int]) -> service.Service:
     return worker
 
 
-def _make_mountpoint(tree: int, creation: Restore, mount: dict[str, Any]) -> None:
-    """Make the place of a bind mount where the root file system is a new one; inside of it, whatever its links say."""
-    others = [other["destination"].rstrip("/") for other in creation.spec.get("mounts") or ()]
-    path = mount["destination"].rstrip("/")
+def _make_mountpoint(tree: int, spec: dict[str, Any], path: str, file: bool) -> None:
+    """Make the place of a mount where the root file system is a new one; inside of it, whatever its links say."""
+    others = [other["destination"].rstrip("/") for other in spec.get("mounts") or ()]
     if any(path.startswith(f"{other}/") for other in others if other):
         return  # below another mount, which criu restores with what is in it
-    source = os.path.join(creation.bundle, mount.get("source") or "")
-    directory = stat.S_ISDIR(os.stat(source).st_mode)
     parts = [part for part in path.split("/") if part]
     for count in range(1, len(parts) + 1):
         prefix = "/".join(parts[:count])
@@ -245,7 +245,7 @@ def _make_mountpoint(tree: int, creation: Restore, mount: dict[str, Any]) -> Non
             parent = "/".join(parts[: count - 1]) or "."
         fd = native.openat2(tree, parent, _DIRECTORY, options.RESOLVE_IN_ROOT)
         try:
-            if directory or count < len(parts):
+            if not file or count < len(parts):
                 os.mkdir(parts[count - 1], 0o755, dir_fd=fd)
             else:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

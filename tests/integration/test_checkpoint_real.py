@@ -182,6 +182,7 @@ def test_a_new_root(rt: Runtime, bundle: Bundle, pipes: list[Pipes]) -> None:
     checkpoint(container).ok()
     (bundle.path / "rootfs/made/there").rmdir()
     (bundle.path / "rootfs/made").rmdir()
+    (bundle.path / "rootfs/proc").rmdir()
     restore(container, pipes[1]).ok()
     goes_on(container, pipes[1])
 
