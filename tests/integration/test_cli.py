@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -167,7 +168,7 @@ def test_unknown_option(rt: Runtime) -> None:
 def test_checkpoint_is_refused_where_it_is_missing(rt: Runtime) -> None:
     """Podman asks `checkpoint --help` whether it is there."""
     if rt.kind == "ociruntime":
-        assert rt.call("checkpoint", "--help").code != 0
+        assert rt.call("checkpoint", "--help").code == (shutil.which("criu") is None)
 
 
 def test_option_forms(rt: Runtime, bundle: Bundle) -> None:
