@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from ociruntime import container as lifecycle
-from ociruntime import errors, foreground, lifecycle_create, log, state
+from ociruntime import errors, foreground, lifecycle_create, state
 from ociruntime.criu import options, service, wire
 from ociruntime.host import console, hooks, launch, native, prepare
 from ociruntime.lifecycle_create import Creation
@@ -91,7 +91,6 @@ def _restore(creation: Restore) -> None:
     fds: list[int] = []
     try:
         opts = {**options.from_call(creation.call), **_process_options(creation, fds)}
-        cgroup_options = _cgroup_options()
         worker = _start(creation, fds)
         try:
             opts.update(directories.options())
@@ -103,7 +102,6 @@ def _restore(creation: Restore) -> None:
             )
         finally:
             worker.close()
-            _give_cgroup_options(cgroup_options)
     finally:
         prepare.close_all(fds)
     if not answer.get("success"):
@@ -113,33 +111,6 @@ def _restore(creation: Restore) -> None:
     lifecycle_create.note_cgroup(creation)
     if not creation.detach:
         foreground.hold_signals()
-
-
-def _cgroup_options() -> list[str]:
-    """Options of the host's cgroup2 file system (cgroups(7): nsdelegate, memory_recursiveprot, ...)."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields = line.partition(" - ")[2].split()
-            if fields[:1] == ["cgroup2"]:
-                return [word for word in fields[2].split(",") if word not in ("rw", "ro")]
-    return []
-
-
-def _give_cgroup_options(options_before: list[str]) -> None:
-    """Undo what CRIU has done to them: it mounts cgroup2 without options, which clears those of the whole host."""
-    if not options_before or _cgroup_options() == options_before:
-        return
-    try:
-        context = native.fsopen("cgroup2")
-        try:
-            for word in options_before:
-                native.fsconfig(context, word)
-            native.fsconfig_create(context)  # this sets them; nothing is mounted
-        finally:
-            os.close(context)
-    except OSError as exc:
-        shown = ",".join(options_before)
-        log.warning(f"criu has cleared the options of /sys/fs/cgroup: {shown}: {exc.strerror}")
 
 
 def _process_options(creation: Restore, fds: list[int]) -> wire.Message:

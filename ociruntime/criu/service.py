@@ -52,6 +52,7 @@ class Service:
         path = program()
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reader, writer = os.pipe()
+        self._cgroup_options = _cgroup_options()
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -81,6 +82,7 @@ class Service:
         self.socket.close()
         if self.status is None:
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            _give_cgroup_options(self._cgroup_options)
 
     def ask(self, request: wire.Message, on_notify: OnNotify | None = None) -> wire.Message:
         """Send a request; the answer, whether or not it says success. Raises errors.Error when there is none."""
@@ -187,3 +189,30 @@ def log_lines(work: int, log_file: str) -> list[str]:
             lines.append(text)
     # The first says what went wrong, the last what came of it.
     return lines if len(lines) <= _SHOWN else [*lines[: _SHOWN - 1], lines[-1]]
+
+
+def _cgroup_options() -> list[str]:
+    """Options of the host's cgroup2 file system (cgroups(7): nsdelegate, memory_recursiveprot, ...)."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.partition(" - ")[2].split()
+            if fields[:1] == ["cgroup2"]:
+                return [word for word in fields[2].split(",") if word not in ("rw", "ro")]
+    return []
+
+
+def _give_cgroup_options(options_before: list[str]) -> None:
+    """Undo what CRIU has done to them: it mounts cgroup2 without options, which clears those of the whole host."""
+    if not options_before or _cgroup_options() == options_before:
+        return
+    try:
+        context = native.fsopen("cgroup2")
+        try:
+            for word in options_before:
+                native.fsconfig(context, word)
+            native.fsconfig_create(context)  # this sets them; nothing is mounted
+        finally:
+            os.close(context)
+    except OSError as exc:
+        shown = ",".join(options_before)
+        log.warning(f"criu has cleared the options of /sys/fs/cgroup: {shown}: {exc.strerror}")

@@ -179,7 +179,9 @@ def test_a_new_root(rt: Runtime, bundle: Bundle, pipes: list[Pipes]) -> None:
         pytest.skip("crun makes no places")
     bundle.mount("/made/there", "bind", str(bundle.path), "bind")
     container = run(rt, bundle.args(*TWICE), pipes[0])
+    options = cgroup_options()
     checkpoint(container).ok()
+    assert cgroup_options() == options
     (bundle.path / "rootfs/made/there").rmdir()
     (bundle.path / "rootfs/made").rmdir()
     (bundle.path / "rootfs/proc").rmdir()
