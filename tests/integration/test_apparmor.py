@@ -1,0 +1,101 @@
+"""AppArmor where the kernel has it (tests/vm): the profile of a container and of what is executed in it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.kit import PATIENCE
+from tests.integration.harness import Bundle, Runtime
+
+ENABLED = Path("/sys/module/apparmor/parameters/enabled")
+
+
+def why_not() -> str:
+    """Why AppArmor cannot be used here; empty when it can."""
+    if not ENABLED.exists() or ENABLED.read_text().strip() != "Y":
+        return "a kernel without AppArmor"
+    return "" if shutil.which("apparmor_parser") else "apparmor_parser is not installed"
+
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(bool(why_not()), reason=f"{why_not()}: make test-vm"),
+]
+
+RULES = "capability, network, mount, umount, pivot_root, ptrace, signal, unix, file,"
+
+
+def load(name: str, rule: str) -> str:
+    text = f"profile {name} flags=(attach_disconnected,mediate_deleted) {{ {RULES} {rule} }}"
+    subprocess.run(["apparmor_parser", "-Kr"], input=text, text=True, check=True)
+    return text
+
+
+@pytest.fixture
+def profiles(rt: Runtime) -> Iterator[tuple[str, str]]:
+    """Two profiles; the first forbids reading /secret."""
+    names = (f"{rt.root.name}-first", f"{rt.root.name}-second")
+    texts = [load(names[0], "deny /secret r,"), load(names[1], "")]
+    yield names
+    for text in texts:
+        subprocess.run(["apparmor_parser", "-R"], input=text, text=True, check=True)
+
+
+@pytest.fixture
+def confined(bundle: Bundle, profiles: tuple[str, str]) -> Bundle:
+    bundle.process["apparmorProfile"] = profiles[0]
+    (bundle.path / "rootfs/secret").write_text("of the container")
+    return bundle
+
+
+SELF = "/proc/self/attr/current"
+
+
+def test_container_and_exec(rt: Runtime, confined: Bundle, profiles: tuple[str, str]) -> None:
+    container = rt.create(confined.args("sleep")).start()
+    assert container.proc("attr/current").strip() == f"{profiles[0]} (enforce)"
+    assert container.exec("cat", SELF).ok().out.strip() == f"{profiles[0]} (enforce)"
+    container.exec("cat", "/secret").failed()
+    other = container.exec("cat", SELF, flags=["--apparmor", profiles[1]])
+    assert other.ok().out.strip() == f"{profiles[1]} (enforce)"
+    assert container.exec("cat", "/secret", flags=["--apparmor", profiles[1]]).ok().out
+
+
+def test_the_first_process_is_confined(rt: Runtime, confined: Bundle) -> None:
+    result = rt.run(confined.args("cat", "/secret"), timeout=15 * PATIENCE)
+    assert "of the container" not in result.failed().out
+    confined.process["apparmorProfile"] = "unconfined"
+    assert "of the container" in rt.run(confined.args("cat", "/secret")).ok().out
+
+
+def test_with_no_new_privileges(rt: Runtime, confined: Bundle, profiles: tuple[str, str]) -> None:
+    """The kernel refuses a change of profile once no_new_privs is set, so the order matters."""
+    confined.process["noNewPrivileges"] = True
+    assert rt.run(confined.args("cat", SELF)).ok().out.strip() == f"{profiles[0]} (enforce)"
+
+
+def test_in_a_user_namespace(rt: Runtime, confined: Bundle, profiles: tuple[str, str]) -> None:
+    confined.user_namespace()
+    container = rt.create(confined.args("sleep")).start()
+    assert container.proc("attr/current").strip() == f"{profiles[0]} (enforce)"
+    assert profiles[0] in container.exec("cat", SELF).ok().out
+    container.exec("cat", "/secret").failed()
+
+
+@pytest.mark.parametrize("profile", [None, "", "unconfined"])
+def test_unconfined(rt: Runtime, bundle: Bundle, profile: str | None) -> None:
+    if profile is not None:
+        bundle.process["apparmorProfile"] = profile
+    assert rt.run(bundle.args("cat", SELF)).ok().out.strip() == "unconfined"
+
+
+def test_unknown_profile(rt: Runtime, bundle: Bundle) -> None:
+    bundle.process["apparmorProfile"] = "no-such-profile"
+    result = rt.try_create(bundle.args("sleep")).result.failed()
+    if rt.kind == "ociruntime":
+        result.failed("process.apparmorProfile: write", "no such file or directory")
