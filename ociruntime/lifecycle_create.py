@@ -285,8 +285,10 @@ def _record(creation: Creation) -> None:
     spec, container, manager = creation.spec, creation.container, creation.manager
     namespaces = 0
     kinds = set()
+    own_pids = False
     for entry in creation.linux.get("namespaces") or ():
         kinds.add(entry["type"])
+        own_pids |= entry["type"] == "pid" and not entry.get("path")
         namespaces |= words.NAMESPACES[entry["type"]]
     data: dict[str, Any] = {
         "phase": "creating",
@@ -301,7 +303,7 @@ def _record(creation: Creation) -> None:
         data["annotations"] = spec["annotations"]
     if creation.notify_caller:
         data["notify"] = True
-    if "pid" not in kinds:
+    if not own_pids:
         data["host_pids"] = True
     if not creation.process:
         data["no_process"] = True

@@ -192,7 +192,8 @@ class Container:
     * ``rdt``: what ``host.resctrl.from_state`` takes; ``hooks``: hooks.json holds some;
     * ``listener``: where `start` sends the seccomp listener; ``notify``: the container has a socket for sd_notify(3);
     * ``mounts``: destination → mount id of what `mounts add` has attached;
-    * ``host_pids``: the container shares the runtime's pid namespace; ``no_process``: config.json has no process.
+    * ``host_pids``: no pid namespace dies with init: it is the runtime's, or one that was joined by path;
+      ``no_process``: config.json has no process.
     """
 
     __slots__ = ("data", "fd", "id", "path")

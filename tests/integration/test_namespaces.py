@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Bundle, Runtime, by_kind, fields
+from tests.integration.harness import Bundle, Runtime, alive, by_kind, fields, poll
 
 pytestmark = pytest.mark.root
 MakeBundle = Callable[[], Bundle]
@@ -103,6 +104,26 @@ def test_exec_after_joining_a_pid_namespace(rt: Runtime, bundle: Bundle, donor: 
     bundle.namespace("pid", f"/proc/{donor}/ns/pid")
     container = rt.create(bundle.args("sleep")).start()
     assert container.exec("echo", "there").ok().out == "there\n"
+
+
+@pytest.mark.parametrize("end", ["by itself", "killed"])
+def test_nobody_outlives_a_joined_pid_namespace(
+    rt: Runtime, bundle: Bundle, donor: int, end: str
+) -> None:
+    """The namespace goes on when init ends: the runtime kills init's children, without waiting for them."""
+    bundle.namespace("pid", f"/proc/{donor}/ns/pid")
+    last = [";", "sleep"] if end == "killed" else []
+    container = rt.create(bundle.args("fork", "2", ";", "echo", "up", *last)).start()
+    container.wait_out("up")
+    if end == "killed":
+        container.kill("KILL").ok()
+    container.wait()
+    begin = time.monotonic()
+    container.delete().ok()
+    assert time.monotonic() - begin < 5, "delete waits for processes that do not end"
+    assert alive(donor)
+    children = Path(f"/proc/{donor}/task/{donor}/children")
+    poll(lambda: not [p for p in children.read_text().split() if alive(int(p))], "children stay")
 
 
 @pytest.mark.parametrize("kind", ["network", "ipc", "uts", "pid"])
