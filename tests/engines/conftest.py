@@ -24,17 +24,20 @@ _outcomes: dict[tuple[str, str, str], set[str]] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "engines(*names): the engines that a test is about")
+    config.addinivalue_line(
+        "markers", "engines(*names, peers=N): the engines, the first N controls"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("engines")
+    peers = marker.kwargs.get("peers") if marker else None
     pairs = [
         (kind, runtime)
         for kind in (marker.args if marker else COMMON)
-        for runtime in (OURS, *DRIVERS[kind].peers)
+        for runtime in (OURS, *DRIVERS[kind].peers[:peers])
     ]
     ids = [f"{kind}-{runtime}" for kind, runtime in pairs]
     metafunc.parametrize("engine", pairs, ids=ids, indirect=True, scope="session")

@@ -143,7 +143,7 @@ def test_user_namespace(engine: Buildah) -> None:
     flags = ("--userns-uid-map", "0:300000:65536", "--userns-gid-map", "0:300000:65536")
     name = engine.working(*flags)
     result = engine.within(name, "cat /proc/self/uid_map; touch /made; stat -c %u /made")
-    if "/run" in result.err and "permission denied" in result.err:
+    if "/run" in result.err and "permission denied" in result.err.lower():
         pytest.skip("buildah 1.28 does not map this storage's root, with any runtime")
     assert result.ok().out.split() == ["0", "300000", "65536", "0"]
 
@@ -167,9 +167,10 @@ def test_long_step(engine: Buildah) -> None:
     assert engine.within(engine.working(), "sleep 2; echo end; exit 4").code == 4
 
 
+# Not /word: after a step with a secret at /run/NAME buildah 1.28 removes /NAME, with chroot isolation too.
 BUILD = """
 FROM busybox
-RUN echo built >/word && test "$(id -u)" = 0
+RUN echo built >/made && test "$(id -u)" = 0
 RUN --mount=type=tmpfs,dst=/mnt touch /mnt/x && grep -q ' /mnt tmpfs' /proc/mounts
 RUN --mount=type=bind,src=context-file,dst=/mnt/file cat /mnt/file >/copied
 RUN --mount=type=cache,dst=/cache echo x >>/cache/count && wc -l </cache/count >/times
@@ -200,9 +201,9 @@ def test_build(engine: Buildah) -> None:
     assert build(engine, BUILD, *flags).startswith("0\n")
     assert "Using cache" in build(engine, BUILD, *flags)
     name = engine.call("from", "--name", engine.new_name(), "built").ok().out.strip()
-    script = "cat /copied /times /secret here"
+    script = "cat /made /copied /times /secret here copied"
     lines = engine.within(name, script).ok().out.split()
-    assert lines == ["context", "1", "hidden", "/home/app"]
+    assert lines == ["built", "context", "1", "hidden", "/home/app", "context"]
 
 
 def test_failing_build(engine: Buildah, subtests: SubTests) -> None:

@@ -8,7 +8,10 @@ from conformance.kit import poll
 from tests.engines.drivers.base import IMAGE, LIMITS, OURS, Engine
 from tests.engines.world import USER_HOME, USER_ID
 
-__all__ = ["Podman", "UserPodman"]
+__all__ = ["INFRA", "Podman", "UserPodman"]
+
+# The image of pods' own containers, which tests of pods make: podman would build one of its own.
+INFRA = "infra"
 
 
 class Podman(Engine):
@@ -29,7 +32,9 @@ class Podman(Engine):
         lines = ["[containers]", f"default_ulimits = {json.dumps(LIMITS)}", "[engine]"]
         lines += [f'runtime = "{self.runtime}"', 'cgroup_manager = "cgroupfs"']
         lines += ['events_logger = "file"', f'runtime_supports_json = ["runc", "crun", "{OURS}"]']
-        lines += [f'runtime_supports_nocgroup = ["crun", "{OURS}"]', "[engine.runtimes]"]
+        lines += [f'runtime_supports_nocgroup = ["crun", "{OURS}"]']
+        lines += [f'infra_image = "{INFRA}"']  # `kube play` has no flag for it
+        lines += ["[engine.runtimes]"]
         lines += [f'{name} = ["{path}"]' for name, path in runtimes.items()]
         lines += ["[network]", 'network_backend = "netavark"']
         lines += ['network_config_dir = "/run/networks"'] if not self.user else []
