@@ -11,6 +11,7 @@ from ociruntime import errors
 from ociruntime.cgroups import files, hierarchy, tree
 from ociruntime.cgroups.base import (
     FREEZE_TIMEOUT,
+    LACKING,
     SIGKILL,
     Manager,
     check_unused,
@@ -344,6 +345,11 @@ class V2Manager(Manager):
             self._write_freeze("0")
 
     def _write_freeze(self, value: str) -> None:
+        if not files.exists(self._leaf):  # an ordinary user's container may do without
+            raise errors.Error(
+                f"cannot freeze: the container has no cgroup: {self._leaf} does not exist",
+                hint=LACKING,
+            )
         try:
             files.write(self._leaf + "/cgroup.freeze", value)
         except OSError as exc:
