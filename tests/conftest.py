@@ -31,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+def pytest_runtest_logfinish() -> None:
+    """crun 1.8 gives its standard input to the container's user, /dev/null of the machine as well: take it back."""
+    if os.geteuid() == 0 and os.stat(os.devnull).st_uid != 0:
+        os.chown(os.devnull, 0, 0)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The top of the source tree."""

@@ -174,8 +174,8 @@ def test_probe_that_takes_too_long(engine: Docker) -> None:
 
 
 def test_logs(engine: Docker) -> None:
-    """--log-opt, both streams, what comes without an end of line, and following to the end."""
-    script = "for i in $(seq 200); do echo line-$i; done; echo err >&2; printf tail"
+    """--log-opt, both streams (what comes last is not rotated away), what has no end of line, and following."""
+    script = "for i in $(seq 200); do echo line-$i; done; sleep 0.5; echo err >&2; printf tail"
     flags = ("--log-driver", "json-file", "--log-opt", "max-size=2k", "--log-opt", "max-file=2")
     name = engine.detached(*flags, IMAGE, "sh", "-c", script)
     engine.call("wait", name).ok()
