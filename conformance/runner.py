@@ -228,6 +228,42 @@ def _work(
         remove_tree(scratch)
 
 
+def in_child(
+    work: Callable[[Callable[[Any], None]], int], receive: Callable[[dict[str, Any]], None]
+) -> int:
+    """Do `work` in a child process; each document that it sends is received here.
+
+    Returns the child's exit status, what `work` returned; 1 after an exception, negative for a signal.
+    """
+    source, sink = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(source)
+
+            def send(document: Any) -> None:
+                os.write(sink, json.dumps(document).encode() + b"\n")
+
+            status = work(send)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    os.close(sink)
+    try:
+        with open(source, encoding="utf-8") as lines:
+            for line in lines:
+                receive(json.loads(line))
+    finally:
+        # An interrupt has reached the child too: let it clean up.
+        _, code = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(code)
+
+
 def run(
     target: Target,
     rows: Sequence[Row],
@@ -242,45 +278,25 @@ def run(
     """
     build_testprog()
     chosen = [row.number for row in rows if row.number in CHECKS]
-    source, sink = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(source)
-
-            def send(document: Any) -> None:
-                os.write(sink, json.dumps(document).encode() + b"\n")
-
-            _work(target, chosen, keep, send)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    os.close(sink)
     head: dict[str, Any] = {}
     outcomes: list[Outcome] = []
-    try:
-        with open(source, encoding="utf-8") as lines:
-            for line in lines:
-                document = json.loads(line)
-                if "number" not in document:
-                    head = document
-                    continue
-                outcome = Outcome(**document)
-                outcomes.append(outcome if newest else excuse(outcome, head["claims"]))
-                if progress:
-                    progress(outcomes[-1])
-    finally:
-        # An interrupt has reached the child too: let it clean up.
-        _, code = os.waitpid(child, 0)
+
+    def work(send: Callable[[Any], None]) -> int:
+        _work(target, chosen, keep, send)
+        return 0
+
+    def receive(document: dict[str, Any]) -> None:
+        if "number" not in document:
+            head.update(document)
+            return
+        outcome = Outcome(**document)
+        outcomes.append(outcome if newest else excuse(outcome, head["claims"]))
+        if progress:
+            progress(outcomes[-1])
+
+    code = in_child(work, receive)
     if code != 0:
-        status = os.waitstatus_to_exitcode(code)
-        raise RuntimeError(f"{target.name}: the checks ended early ({status})")
+        raise RuntimeError(f"{target.name}: the checks ended early ({code})")
     if "unusable" in head:
         raise Unusable(f"{target.name} cannot run the base configuration: {head['unusable']}")
     return Report(target.name, outcomes=outcomes, **head)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from conformance import world
 from conformance.attacks.field import Attack, Compromised, NotApplicable, stand_ins, unshare_all
 from conformance.attacks.registry import RECIPES, Recipe
 from conformance.kit import build_testprog, remove_tree
-from conformance.runner import Target, Unusable, prepare
+from conformance.runner import Target, Unusable, in_child, prepare
 from conformance.trial import Failure, RecordedRuntime
 
 SAFE, VULNERABLE, INAPPLICABLE = "safe", "vulnerable", "not applicable"
@@ -174,42 +173,23 @@ def run(
     Raises Unusable, and RuntimeError when the corner collapses.
     """
     build_testprog()
-    source, sink = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(source)
-
-            def send(document: Any) -> None:
-                os.write(sink, json.dumps(document).encode() + b"\n")
-
-            status = _corner(target, [one.name for one in recipes], rounds, send)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    os.close(sink)
     head: dict[str, Any] = {}
     outcomes: list[Outcome] = []
-    try:
-        with open(source, encoding="utf-8") as lines:
-            for line in lines:
-                document = json.loads(line)
-                if "verdict" not in document:
-                    head = document
-                    continue
-                outcomes.append(Outcome(**document))
-                if progress:
-                    progress(outcomes[-1])
-    finally:
-        _, code = os.waitpid(child, 0)
+
+    def work(send: Callable[[Any], None]) -> int:
+        return _corner(target, [one.name for one in recipes], rounds, send)
+
+    def receive(document: dict[str, Any]) -> None:
+        if "verdict" not in document:
+            head.update(document)
+            return
+        outcomes.append(Outcome(**document))
+        if progress:
+            progress(outcomes[-1])
+
+    code = in_child(work, receive)
     if "unusable" in head:
         raise Unusable(f"{target.name} cannot run the base configuration: {head['unusable']}")
     if code != 0 or len(outcomes) != len(recipes):
-        status = os.waitstatus_to_exitcode(code)
-        raise RuntimeError(f"{target.name}: the attacks ended early ({status})")
+        raise RuntimeError(f"{target.name}: the attacks ended early ({code})")
     return Report(target.name, outcomes=outcomes, **head)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from conformance.kit import Result
 from tests.engines.drivers.base import IMAGE, OURS, Engine
-from tests.engines.drivers.podman import Podman
-from tests.engines.world import USER_HOME, USER_ID
+from tests.engines.drivers.podman import Podman, UserPodman
 
 __all__ = ["Buildah", "UserBuildah"]
 
@@ -57,17 +56,8 @@ class Buildah(Podman):
         return Engine.version(self)
 
 
-class UserBuildah(Buildah):
+class UserBuildah(Buildah, UserPodman):
     """buildah as an ordinary user."""
 
     kind = "user-buildah"
     peers = ("runc",)
-    user = True
-    home = USER_HOME
-
-    def start(self) -> None:
-        self.env["XDG_RUNTIME_DIR"] = f"/run/user/{USER_ID}"
-        super().start()
-
-    def place_flags(self) -> list[str]:
-        return []
