@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.cgrouplib import ROOT
 from tests.integration.harness import Bundle, Runtime
-from tests.integration.v2lib import DENY, ROOT, leaf, needs_v2, said
+from tests.integration.v2lib import DENY, leaf, needs_v2, said
 
 pytestmark = [pytest.mark.root, needs_v2]
 

@@ -1,4 +1,4 @@
-"""cgroups on v1 and hybrid machines: the path, each limit read back, limits that bite."""
+"""cgroups on v1 and hybrid machines: the path, each limit read back."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from typing import Any
 
 import pytest
 
+from tests.integration.cgrouplib import MIB, ROOT, limits
 from tests.integration.harness import Bundle, Runtime, by_kind, poll
 
-ROOT = Path("/sys/fs/cgroup")
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not (ROOT / "memory").is_dir(), reason="needs cgroup v1"),
 ]
-MIB = 1024 * 1024
 
 
 @pytest.fixture(autouse=True)
 def own_path(rt: Runtime, bundle: Bundle) -> None:
     bundle.linux["cgroupsPath"] = f"/{rt.root.name}/c"
-
-
-def limits(bundle: Bundle, **resources: Any) -> Bundle:
-    bundle.linux.setdefault("resources", {}).update(resources)
-    return bundle.args("sleep")
 
 
 def value(rt: Runtime, controller: str, name: str) -> str:
@@ -166,36 +160,6 @@ def test_cpu_list_that_is_no_list(rt: Runtime, bundle: Bundle) -> None:
 def test_unified_on_v1_is_refused(rt: Runtime, bundle: Bundle) -> None:
     result = rt.try_create(limits(bundle, unified={"memory.high": "50000000"})).result
     result.failed(by_kind(rt, "unified", runc="cgroup", crun=""))
-
-
-def test_out_of_memory(rt: Runtime, bundle: Bundle) -> None:
-    limits(bundle, memory={"limit": 32 * MIB, "swap": 32 * MIB})
-    bundle.args("spawn", "memhog", str(128 * MIB))
-    result = rt.run(bundle)
-    assert result.out == "killed 9\n"
-    assert result.code == 137
-
-
-def test_pids_limit(rt: Runtime, bundle: Bundle) -> None:
-    limits(bundle, pids={"limit": 6})
-    assert rt.run(bundle.args("fork", "20")).out == "forked 5 EAGAIN\n"
-
-
-@pytest.mark.parametrize("limit", [1, 2])
-def test_smallest_pids_limit(rt: Runtime, bundle: Bundle, limit: int) -> None:
-    """What the runtime itself needs must not count (crun's README claims 1)."""
-    result = rt.run(limits(bundle, pids={"limit": limit}).args("echo", "x"))
-    if rt.kind == "runc":
-        # Go's threads count.
-        return
-    assert result.ok().out == "x\n"
-
-
-def test_two_mebibytes_of_memory_are_enough_to_start(rt: Runtime, bundle: Bundle) -> None:
-    if rt.kind == "runc":
-        pytest.skip("runc needs some 2 MiB for itself: it works by chance")
-    limits(bundle, memory={"limit": 2 * MIB, "swap": 2 * MIB})
-    assert rt.run(bundle.args("echo", "x")).ok().out == "x\n"
 
 
 def test_a_cgroup_with_processes_is_refused(rt: Runtime, bundle: Bundle) -> None:

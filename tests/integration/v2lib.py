@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.integration.cgrouplib import ROOT
 from tests.integration.harness import Bundle, Runtime
 
-ROOT = Path("/sys/fs/cgroup")
-MIB = 1024 * 1024
 DENY = {"allow": False, "access": "rwm"}  # every device
 
 needs_v2 = pytest.mark.skipif(
     not (ROOT / "cgroup.controllers").exists(), reason="needs cgroup v2 alone: make test-vm"
 )
-
-
-def limits(bundle: Bundle, **resources: Any) -> Bundle:
-    bundle.linux.setdefault("resources", {}).update(resources)
-    return bundle.args("sleep")
 
 
 def leaf(rt: Runtime) -> Path:

@@ -216,6 +216,16 @@ def private_mounts(plan: Plan) -> None:
     plan.add("", ops.SYSCALL, number, 0, "/", 0, MS_REC | MS_PRIVATE, 0, 0)
 
 
+def waiting(machine: Machine, plan: Plan | None = None) -> Running:
+    """An init that waits for an answer."""
+    plan = plan or Plan()
+    plan.add("", ops.SYNC, ops.TAG_HOOKS)
+    running = machine.start(shell(plan, "true"))
+    message = running.receive()
+    assert message is not None and message.kind == ops.MSG_SYNC
+    return running
+
+
 def rooted(rootfs: Path | str, *fds: str) -> tuple[Plan, int]:
     """A plan that has attached the root's tree: (plan, root slot)."""
     plan = Plan()

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import pty
 import resource
 import signal
 import struct
 import subprocess
-import sys
-import termios
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +16,8 @@ from types import ModuleType
 import pytest
 from pytest_subtests import SubTests
 
-from tests.native.kit import BUSYBOX, NEWNS, NEWPID, NEWUSER, NEWUTS, until
+from tests.native.kit import BUSYBOX, NEWNS, NEWPID, NEWUTS
+from tests.native.spawn_kit import cgroup2_roots, spawn
 
 MS_PRIVATE_REC = 0x4000 | 1 << 18
 O_PATH = os.O_PATH
@@ -50,160 +47,6 @@ def in_private_mounts(native: ModuleType, work: Callable[[], None]) -> None:
         work()
 
     in_child(child)
-
-
-# -- spawn: clone3 ---------------------------------------------------------------------------------
-
-
-def spawn(
-    native: ModuleType, script: str, *, first: int = 3, **options: object
-) -> tuple[int, int, str]:
-    """Run busybox's shell by descriptor: (exit status, pid, output)."""
-    reader, writer = os.pipe()
-    program = os.open(BUSYBOX, O_PATH)
-    null = os.open("/dev/null", os.O_RDONLY)
-    try:
-        fds = options.pop("fds", ())
-        pid, pidfd = native.spawn(
-            program,
-            first,
-            fds,
-            stdio=(null, writer, writer),
-            argv=("sh", "-c", script),
-            env=("A=1", "B=2"),
-            **options,
-        )
-    finally:
-        os.close(writer)
-        os.close(program)
-        os.close(null)
-    with os.fdopen(reader) as pipe:
-        output = pipe.read()
-    assert os.path.exists(f"/proc/self/fdinfo/{pidfd}")
-    assert f"Pid:\t{pid}\n" in Path(f"/proc/self/fdinfo/{pidfd}").read_text()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.close(pidfd)
-    return status, pid, output
-
-
-def test_spawn(native: ModuleType) -> None:
-    status, _, output = spawn(native, "echo $A$B$0; exit 5")
-    assert (status, output) == (5, "12sh\n")
-
-
-def test_spawn_places_descriptors(native: ModuleType) -> None:
-    """Any order, overlaps with the numbers to be given included; nothing else stays open."""
-    pipes = []
-    for letter in b"abcdef":
-        reader, writer = os.pipe()
-        os.write(writer, bytes([letter]))
-        os.close(writer)
-        pipes.append(reader)
-    try:
-        script = "for i in 3 4 5 6 7 8; do cat <&$i; done; ls /proc/self/fd | tr '\\n' ' '"
-        for order in (pipes, pipes[::-1]):
-            for fd, letter in zip(pipes, b"abcdef", strict=True):
-                if order is not pipes:
-                    reader, writer = os.pipe()
-                    os.write(writer, bytes([letter]))
-                    os.dup2(reader, fd)
-                    os.close(reader)
-                    os.close(writer)
-            expected = "abcdef" if order is pipes else "fedcba"
-            _, _, output = spawn(native, script, fds=order)
-            assert output == expected + "0 1 2 3 4 5 6 7 8 9 "
-    finally:
-        for fd in pipes:
-            os.close(fd)
-
-
-def test_spawn_of_the_same_descriptor_twice(native: ModuleType) -> None:
-    reader, writer = os.pipe()
-    try:
-        os.write(writer, b"xy")
-        os.close(writer)
-        one = "dd bs=1 count=1 2>/dev/null"
-        _, _, output = spawn(native, f"{one} <&3; {one} <&4", fds=(reader, reader))
-        assert output == "xy"
-    finally:
-        os.close(reader)
-
-
-@pytest.mark.root
-def test_spawn_in_namespaces(native: ModuleType) -> None:
-    script = "echo $$; hostname changed; hostname"
-    flags = NEWPID | NEWUTS | NEWNS
-    _, pid, output = spawn(native, script, clone_flags=flags)
-    assert output == "1\nchanged\n"
-    assert pid > 1
-    assert os.uname().nodename != "changed"
-    _, _, output = spawn(native, "id -u", clone_flags=NEWUSER)
-    assert output == "65534\n"
-
-
-def test_spawn_failures(native: ModuleType, tmp_path: Path, subtests: SubTests) -> None:
-    """Every step that fails is named, the child is reaped and no descriptor is left."""
-    text = tmp_path / "text"
-    text.write_text("no program")
-    text.chmod(0o755)
-    program = os.open(text, O_PATH)
-    good = os.open(BUSYBOX, O_PATH)
-    rubbish = os.open("/dev/full", os.O_WRONLY)
-    before = sorted(os.listdir("/proc/self/fd"))
-    cases: list[tuple[str, int, list[int], dict[str, object], int]] = [
-        ("execveat of init", program, [], {}, errno.ENOEXEC),
-        ("execveat of init", rubbish, [], {}, errno.EACCES),
-        ("dup of a descriptor for init", good, [12345], {}, errno.EBADF),
-        ("dup of a descriptor for init", 12345, [], {}, errno.EBADF),
-        ("dup of a descriptor for init", good, [], {"stdio": (0, 12345, 2)}, errno.EBADF),
-        ("clone3", good, [], {"clone_flags": 1 << 63}, errno.EINVAL),
-        ("clone3", good, [], {"cgroup_fd": rubbish}, errno.EBADF),
-        ("write to the tasks of a cgroup", good, [], {"join_fds": [rubbish]}, errno.ENOSPC),
-    ]
-    for step, executable, fds, options, number in cases:
-        with subtests.test(f"{step} {number}"):
-            with pytest.raises(OSError) as caught:
-                native.spawn(executable, 3, fds, argv=("x",), **options)
-            assert (caught.value.filename, caught.value.errno) == (step, number)
-    assert sorted(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-    for fd in (program, good, rubbish):
-        os.close(fd)
-
-
-@pytest.mark.root
-def test_spawn_into_a_cgroup(native: ModuleType) -> None:
-    root = next((p for p in cgroup2_roots() if os.access(p, os.W_OK)), None)
-    if root is None:
-        pytest.skip("no cgroup v2 hierarchy")
-    group = root / f"ociruntime-test-{os.getpid()}"
-    group.mkdir()
-    try:
-        fd = os.open(group, os.O_RDONLY)
-        _, _, output = spawn(native, "cat /proc/self/cgroup", cgroup_fd=fd)
-        os.close(fd)
-        assert f"0::/{group.name}\n" in output
-        tasks = os.open(group / "cgroup.procs", os.O_WRONLY)
-        _, _, output = spawn(native, "cat /proc/self/cgroup", join_fds=[tasks])
-        os.close(tasks)
-        assert f"0::/{group.name}\n" in output
-    finally:
-        group.rmdir()
-
-
-def cgroup2_roots() -> list[Path]:
-    lines = Path("/proc/self/mounts").read_text().splitlines()
-    return [Path(line.split()[1]) for line in lines if line.split()[2] == "cgroup2"]
-
-
-def test_spawn_keeps_the_signal_mask(native: ModuleType) -> None:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
-    try:
-        spawn(native, "true")
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == before | {signal.SIGUSR2}
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # -- memory files ----------------------------------------------------------------------------------
@@ -459,149 +302,6 @@ def test_bpf(native: ModuleType) -> None:
         native.bpf_prog_load(endless)
     assert caught.value.filename == "bpf"
     assert native.bpf_prog_log(endless) != ""
-
-
-# -- foreground ------------------------------------------------------------------------------------
-
-
-def test_foreground_status(native: ModuleType) -> None:
-    for script, expected in (("exit 7", 7), ("kill -9 $$", -9)):
-        child = subprocess.Popen(["sh", "-c", script])
-        fd = os.pidfd_open(child.pid)
-        status = native.wait_foreground(child.pid, fd)
-        os.close(fd)
-        child.returncode = 0
-        assert os.waitstatus_to_exitcode(status) == expected
-
-
-def test_foreground_forwards_signals(native: ModuleType, tmp_path: Path) -> None:
-    """Every catchable signal reaches the child and none of them this process, whose mask is as before."""
-    numbers = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH, signal.SIGRTMIN + 2]
-    script = (
-        "import os, signal, sys\n"
-        f"for n in {list(map(int, numbers))}:\n"
-        "    signal.signal(n, lambda n, _: os.write(1, b'%d\\n' % n))\n"
-        "signal.signal(signal.SIGINT, lambda *_: sys.exit(42))\n"
-        "os.write(1, b'ready\\n')\n"
-        "while True: signal.pause()\n"
-    )
-    reader, writer = os.pipe()
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=writer)
-    os.close(writer)
-    output = os.fdopen(reader)
-    assert output.readline() == "ready\n"
-    fd = os.pidfd_open(child.pid)
-    seen: list[int] = []
-
-    def kill() -> None:
-        for number in numbers:
-            os.kill(os.getpid(), number)
-            seen.append(int(output.readline()))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
-    everything = signal.valid_signals()
-    signal.pthread_sigmask(signal.SIG_BLOCK, everything)  # inherited by the thread alone
-    thread = threading.Thread(target=kill)
-    thread.start()
-    status = native.wait_foreground(child.pid, fd)
-    thread.join()
-    assert signal.pthread_sigmask(signal.SIG_SETMASK, mask) >= {signal.SIGTERM}
-    child.returncode = 0
-    output.close()
-    os.close(fd)
-    assert os.waitstatus_to_exitcode(status) == 42
-    assert seen == numbers
-
-
-def test_foreground_reaps_others(native: ModuleType) -> None:
-    """A subreaper's orphans go while it waits."""
-    orphan = subprocess.Popen(["true"])
-    child = subprocess.Popen(["sleep", "0.2"])
-    fd = os.pidfd_open(child.pid)
-    assert native.wait_foreground(child.pid, fd) == 0
-    os.close(fd)
-    child.returncode = orphan.returncode = 0
-    with pytest.raises(ChildProcessError):
-        os.waitpid(orphan.pid, os.WNOHANG)
-
-
-def test_foreground_of_no_child(native: ModuleType) -> None:
-    fd = os.pidfd_open(os.getppid())
-    os.close(fd)
-    child = subprocess.Popen(["true"])
-    fd = os.pidfd_open(child.pid)
-    child.wait()
-    with pytest.raises(ChildProcessError):
-        native.wait_foreground(child.pid, fd)
-    os.close(fd)
-
-
-def on_terminal(command: list[str], *, raw: bool) -> str:
-    """Run this file's helper below on a terminal of its own; what comes out of the terminal."""
-    program = (
-        "import os, pty, subprocess, sys\n"
-        "from ociruntime.host import native\n"
-        "master, slave = pty.openpty()\n"
-        f"child = subprocess.Popen({command!r}, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)\n"
-        "os.close(slave)\n"
-        "fd = os.pidfd_open(child.pid)\n"
-        f"status = native.wait_foreground(child.pid, fd, master=master, raw={raw})\n"
-        "os.write(1, b'status %d\\n' % os.waitstatus_to_exitcode(status))\n"
-        "os._exit(0)\n"
-    )
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(
-            sys.executable,
-            [sys.executable, "-c", program],
-            {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-    termios.tcsetwinsize(terminal, (44, 123))
-    output = bytearray()
-
-    def read() -> None:
-        while True:
-            try:
-                data = os.read(terminal, 65536)
-            except OSError:
-                return
-            if not data:
-                return
-            output.extend(data)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    until(lambda: b"ready" in output)
-    termios.tcsetwinsize(terminal, (55, 66))
-    os.kill(pid, signal.SIGWINCH)
-    os.write(terminal, b"typed \x03 text\r")
-    os.waitpid(pid, 0)
-    thread.join(20)
-    os.close(terminal)
-    return output.decode()
-
-
-def test_foreground_relays_a_terminal(native: ModuleType) -> None:
-    """What is typed arrives uninterpreted, what is printed comes out whole, sizes follow the terminal's."""
-    script = (
-        "import os, sys, termios, time, tty\n"
-        "tty.setraw(0)\n"
-        "def size(): return tuple(termios.tcgetwinsize(0))\n"
-        "while size() != (44, 123): time.sleep(0.01)\n"
-        "os.write(1, b'ready\\n')\n"
-        "got = b''\n"
-        "while not got.endswith(b'\\r'): got += os.read(0, 100)\n"
-        "while size() != (55, 66): time.sleep(0.01)\n"
-        "sys.stdout.write('x' * 300000 + repr(got))\n"
-        "sys.stdout.flush()\n"
-        "sys.exit(9)\n"
-    )
-    assert native is not None
-    output = on_terminal([sys.executable, "-c", script], raw=True)
-    assert output.count("x") - output.count("text") == 300000 + output.count("\\x03")
-    assert "typed \\x03 text\\r" in output
-    assert "status 9" in output
 
 
 # -- seccomp ---------------------------------------------------------------------------------------

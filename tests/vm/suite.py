@@ -36,6 +36,8 @@ BOUNDED = {
         "tests/unit/cgroups",
         "tests/conformance/test_suite.py::test_ours",
         "tests/integration/test_cgroups_v2.py",
+        "tests/integration/test_limits.py",
+        "tests/integration/test_limits_v2.py",
         "tests/integration/test_checkpoint_real.py::test_it_goes_on",
         "tests/integration/test_cgroup_view.py",
         "tests/integration/test_namespaces.py",

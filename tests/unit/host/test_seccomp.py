@@ -1,14 +1,7 @@
-"""Seccomp filters, judged three ways: by a model of the profile, by interpreting the BPF, by the kernel in a child."""
+"""Seccomp filters, judged two ways: by a model of the profile, by interpreting the BPF."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import json
-import os
-import platform
-import signal
-import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -17,45 +10,28 @@ from typing import Any
 import classic_bpf as bpf
 import pytest
 from pytest_subtests import SubTests
+from seccomp_kit import (
+    AARCH64,
+    ALLOW,
+    ENOSYS_RET,
+    EPERM_RET,
+    OWN,
+    X32,
+    X86,
+    X86_64,
+    X86_MULTIPLEXED,
+    arg,
+    compile_profile,
+    docker_profile,
+    profile,
+    resolve,
+    rule,
+)
 
 from ociruntime import errors
-from ociruntime.host import libseccomp, seccomp
+from ociruntime.host import seccomp
 
 pytestmark = pytest.mark.usefixtures("native")
-
-DATA = Path(__file__).resolve().parents[2] / "data"
-X86_64, X86, X32, AARCH64 = 0xC000003E, 0x40000003, 0x4000003E, 0xC00000B7
-# The direct forms of socketcall(2) and ipc(2), which libseccomp does not resolve by name.
-X86_MULTIPLEXED = {337, 345, *range(359, 374), *range(393, 403)}
-OWN = {"x86_64": X86_64, "aarch64": AARCH64}.get(platform.machine(), 0)
-ALLOW, EPERM_RET, ENOSYS_RET = 0x7FFF0000, 0x00050001, 0x00050000 | errno.ENOSYS
-
-
-def compile_profile(profile: dict[str, Any]) -> bytes:
-    from ociruntime.host import seccomp_compile
-
-    return seccomp_compile.compile_profile(profile)
-
-
-def resolve(name: str, arch: int = 0) -> int:
-    from ociruntime.host import native
-
-    return native.seccomp_resolve(arch, name)
-
-
-def profile(default: str, *rules: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"defaultAction": default, "syscalls": list(rules), **more}
-
-
-def rule(action: str, *names: str, **more: Any) -> dict[str, Any]:
-    return {"names": list(names), "action": action, **more}
-
-
-def docker_profile() -> dict[str, Any]:
-    config = json.loads((DATA / "docker-default.json").read_text())
-    loaded: dict[str, Any] = config["linux"]["seccomp"]
-    return loaded
-
 
 # -- what the filter says --------------------------------------------------------------------------
 
@@ -110,10 +86,6 @@ def test_every_operator(subtests: SubTests) -> None:
                         got = bpf.run(code, OWN, resolve("mkdirat"), args)
                         want = EPERM_RET if holds(sample, value, second) else ALLOW
                         assert got == want, hex(sample)
-
-
-def arg(index: int, value: int, op: str = "SCMP_CMP_EQ") -> dict[str, Any]:
-    return {"index": index, "value": value, "op": op}
 
 
 def test_conditions_on_different_arguments_must_all_hold() -> None:
@@ -358,312 +330,3 @@ def test_notify_needs_a_listener_path(tmp_path: Path) -> None:
     wanted["listenerPath"] = "/run/agent"
     found = seccomp.filter_for(wanted, str(tmp_path))
     assert found.listener and found.flags & seccomp.NEW_LISTENER
-
-
-# -- the cache -------------------------------------------------------------------------------------
-
-
-SMALL = profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "mkdirat"))
-
-
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it: from then on a compilation fails the test."""
-
-    def forbid() -> None:
-        from ociruntime.host import seccomp_compile
-
-        def refuse(_: dict[str, Any]) -> bytes:
-            raise AssertionError("compiled again")
-
-        monkeypatch.setattr(seccomp_compile, "compile_profile", refuse)
-
-    return forbid
-
-
-def cache_file(root: Path) -> Path:
-    (path,) = (root / ".cache" / "seccomp").iterdir()
-    return path
-
-
-def test_second_time_comes_from_the_cache(tmp_path: Path, no_compiler: Callable[[], None]) -> None:
-    first = seccomp.filter_for(SMALL, str(tmp_path))
-    path = cache_file(tmp_path)
-    assert path.name == first.key
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-    no_compiler()
-    assert seccomp.filter_for(SMALL, str(tmp_path)).code == first.code
-
-
-def spoil_mode(path: Path) -> None:
-    path.chmod(0o620)
-
-
-def spoil_owner(path: Path) -> None:
-    os.chown(path, 4711, -1)
-
-
-def spoil_content(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-
-
-def spoil_length(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-3])
-
-
-def spoil_empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def spoil_symlink(path: Path) -> None:
-    copy = path.with_name("copy")
-    path.rename(copy)
-    path.symlink_to(copy)
-
-
-@pytest.mark.parametrize(
-    "spoil", [spoil_mode, spoil_owner, spoil_content, spoil_length, spoil_empty, spoil_symlink]
-)
-def test_a_cache_file_that_cannot_be_trusted_is_not_used(
-    tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
-    if spoil is spoil_owner and os.geteuid() != 0:
-        pytest.skip("needs root")
-    first = seccomp.filter_for(SMALL, str(tmp_path))
-    path = cache_file(tmp_path)
-    spoil(path)
-    assert seccomp.filter_for(SMALL, str(tmp_path)).code == first.code
-    assert path.stat().st_uid == os.geteuid()
-    assert path.read_bytes().endswith(first.code)
-    assert not path.is_symlink()
-
-
-def test_an_unusable_cache_does_not_matter(tmp_path: Path) -> None:
-    (tmp_path / ".cache").touch()
-    assert seccomp.filter_for(SMALL, str(tmp_path)).code
-
-
-def test_the_cache_is_bounded(tmp_path: Path) -> None:
-    directory = tmp_path / ".cache" / "seccomp"
-    directory.mkdir(parents=True)
-    for number in range(200):
-        (directory / f"old{number}").touch()
-    seccomp.filter_for(SMALL, str(tmp_path))
-    assert len(list(directory.iterdir())) == 1
-
-
-def test_keys_differ_with_every_detail() -> None:
-    """Among them those that a peer's cache confuses: a rule's errnoRet, and where one string ends."""
-
-    def one(**more: Any) -> dict[str, Any]:
-        return profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "ab", "c", **more))
-
-    profiles = [
-        one(),
-        one(errnoRet=1),
-        one(errnoRet=2),
-        one(args=[arg(0, 1)]),
-        one(args=[arg(1, 1)]),
-        one(args=[arg(0, 1, "SCMP_CMP_NE")]),
-        one(args=[{**arg(0, 1), "valueTwo": 0}]),
-        profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "a", "bc")),
-        profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "abc")),
-        profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO", "ab"), rule("SCMP_ACT_ERRNO", "c")),
-        {**one(), "defaultErrnoRet": 1},
-        {**one(), "architectures": ["SCMP_ARCH_X86"]},
-        {**one(), "architectures": []},
-    ]
-    assert len({seccomp.cache_key(entry) for entry in profiles}) == len(profiles)
-
-
-def test_a_key_depends_on_values_and_not_on_objects() -> None:
-    text = json.dumps(docker_profile())
-    assert seccomp.cache_key(json.loads(text)) == seccomp.cache_key(json.loads(text))
-
-
-# -- the kernel ------------------------------------------------------------------------------------
-
-
-class Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
-
-
-def in_child(code: bytes, flags: int, calls: list[tuple[int, ...]]) -> tuple[list[int], int]:
-    """Load a filter in a child, make system calls there: (errno or 0 of each that returned, wait status)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    number = resolve("seccomp")
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-            program = Program(len(code) // 8, code)
-            if libc.syscall(number, 1, flags, ctypes.byref(program)) < 0:
-                os.write(writer, b"%d\n" % -ctypes.get_errno())
-                os._exit(99)
-            for call in calls:
-                ctypes.set_errno(0)
-                result = libc.syscall(*(ctypes.c_long(value) for value in call))
-                os.write(writer, b"%d\n" % (ctypes.get_errno() if result < 0 else 0))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        results = [int(line) for line in pipe]
-    return results, os.waitpid(pid, 0)[1]
-
-
-CORE = (
-    "read",
-    "write",
-    "exit_group",
-    "exit",
-    "rt_sigreturn",
-    "mmap",
-    "munmap",
-    "brk",
-    "futex",
-    "madvise",
-)
-
-
-def test_actions_in_the_kernel(subtests: SubTests) -> None:
-    getppid = resolve("getppid")
-    cases: list[tuple[str, dict[str, Any], list[int], int]] = [
-        ("SCMP_ACT_ALLOW", {}, [0], 0),
-        ("SCMP_ACT_LOG", {}, [0], 0),
-        ("SCMP_ACT_ERRNO", {"errnoRet": 95}, [95], 0),
-        ("SCMP_ACT_ERRNO", {}, [errno.EPERM], 0),
-        ("SCMP_ACT_TRACE", {}, [errno.ENOSYS], 0),
-        ("SCMP_ACT_TRAP", {}, [], signal.SIGSYS),
-        ("SCMP_ACT_KILL", {}, [], signal.SIGSYS),
-        ("SCMP_ACT_KILL_THREAD", {}, [], signal.SIGSYS),
-        ("SCMP_ACT_KILL_PROCESS", {}, [], signal.SIGSYS),
-    ]
-    default = "SCMP_ACT_ERRNO"
-    for action, more, results, killed in cases:
-        with subtests.test(f"{action} {more}"):
-            code = compile_profile(
-                profile(
-                    default,
-                    rule("SCMP_ACT_ALLOW", *CORE),
-                    rule(action, "getppid", **more),
-                    defaultErrnoRet=77,
-                )
-            )
-            got, status = in_child(code, 4, [(getppid,)])
-            assert (got, status & 0x7F) == (results, killed)
-
-
-def test_docker_profile_in_the_kernel() -> None:
-    found = seccomp.filter_flags(None, False)
-    code = compile_profile(docker_profile())
-    calls = [
-        (resolve("getppid"),),
-        (resolve("personality"), 0xFFFFFFFF),
-        (resolve("personality"), 0x0123),
-        (resolve("add_key"), 0, 0, 0, 0, 0),
-        (resolve("clone3"), 0, 0),
-        (1000,),
-    ]
-    assert in_child(code, found, calls) == ([0, 0, 1, 1, 38, 38], 0)
-
-
-def test_every_flag_is_taken_by_the_kernel(subtests: SubTests) -> None:
-    code = compile_profile(SMALL)
-    for words in ([], *[[word] for word in libseccomp.FLAGS], list(libseccomp.FLAGS)):
-        with subtests.test(str(words)):
-            assert in_child(code, seccomp.filter_flags(words, False), [(resolve("getppid"),)]) == (
-                [0],
-                0,
-            )
-
-
-# -- the listener ----------------------------------------------------------------------------------
-
-
-def test_send_listener(tmp_path: Path, no_leaks: None) -> None:
-    path = tmp_path / "agent"
-    agent = socket.socket(socket.AF_UNIX)
-    agent.bind(str(path))
-    agent.listen()
-    state = {"ociVersion": "1.3.0", "id": "c", "status": "creating", "pid": 1, "bundle": "/b"}
-    seccomp.send_listener(str(path), "data", state, 42, os.open("/dev/null", os.O_RDONLY))
-    peer, _ = agent.accept()
-    agent.close()
-    data, fds, _, _ = socket.recv_fds(peer, 65536, 4)
-    assert os.readlink(f"/proc/self/fd/{fds[0]}") == "/dev/null"
-    os.close(fds[0])
-    assert peer.recv(1) == b""
-    peer.close()
-    assert json.loads(data) == {
-        "ociVersion": "1.3.0",
-        "fds": ["seccompFd"],
-        "pid": 42,
-        "metadata": "data",
-        "state": state,
-    }
-
-
-def test_send_listener_to_nobody(tmp_path: Path, no_leaks: None) -> None:
-    with pytest.raises(errors.Error, match=r"send seccomp listener to .*: no such file") as caught:
-        seccomp.send_listener(
-            str(tmp_path / "absent"), "", {"ociVersion": "1.3.0"}, 1, os.open("/", os.O_RDONLY)
-        )
-    assert caught.value.pointer == "/linux/seccomp/listenerPath"
-
-
-NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101  # ioctl numbers of seccomp_unotify(2)
-
-
-def test_notify_through_init(tmp_path: Path, no_leaks: None) -> None:
-    """From the profile to an agent's answer: the program's mkdir fails with the errno that the agent chose."""
-    import fcntl
-
-    from ociruntime.host import launch
-    from ociruntime.plan import encode, ops
-
-    names = ["mkdir", "mkdirat"]
-    wanted = profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_NOTIFY", *names), listenerPath="/run/agent")
-    found = seccomp.filter_for(wanted, str(tmp_path))
-    plan = ops.Plan()
-    no_new_privs = (38, 1, 0, 0, 0, 0)
-    plan.add("", ops.SYSCALL, resolve("prctl"), *no_new_privs)
-    plan.add("/linux/seccomp", ops.SECCOMP, found.code, found.flags)
-    argv = ("/bin/busybox", "mkdir", str(tmp_path / "made"))
-    plan.add("/process", ops.EXEC, argv, len(argv), (), 0, argv[0])
-    fds: list[int] = []
-    error = os.open(tmp_path / "stderr", os.O_CREAT | os.O_WRONLY)
-    init = launch.launch(plan, encode.encode(plan, 3), [], stdio=(0, 1, error))
-    os.close(error)
-    assert init.serve({}, on_listener=fds.append) == "exec"
-    (listener,) = fds
-    request = bytearray(80)
-    fcntl.ioctl(listener, NOTIF_RECV, request)
-    cookie, pid, _, number = struct.unpack_from("=QIIi", request)
-    assert pid == init.pid
-    assert number in {resolve(name) for name in names}
-    fcntl.ioctl(listener, NOTIF_SEND, struct.pack("=QqiI", cookie, 0, -errno.EDQUOT, 0))
-    assert init.wait() == 1 << 8
-    init.close()
-    os.close(listener)
-    assert "quota" in (tmp_path / "stderr").read_text()
-    assert not (tmp_path / "made").exists()
-
-
-def test_version_by_the_files_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the link's name says is what the library says; without a telling name the library is asked."""
-    from ociruntime.host import native
-
-    said = ".".join(map(str, native.seccomp_version()))
-    assert libseccomp.version(os.uname().machine) == said
-    link = tmp_path / "libseccomp.so.2"
-    monkeypatch.setattr(libseccomp, "_places", lambda machine: (str(link),))
-    for target, version in (("libseccomp.so.9.8.7", "9.8.7"), ("libseccomp.so", said)):
-        link.symlink_to(target)
-        assert libseccomp.version("any") == version
-        link.unlink()
-    assert libseccomp.version("any") == said
