@@ -14,9 +14,15 @@ FOREVER = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
 
 
 def execute(engine: Containerd, name: str, *command: str, stdin: bytes | None = None) -> str:
-    """The output of a successful exec."""
-    exec_id = engine.new_name()
-    return engine.call("tasks", "exec", "--exec-id", exec_id, name, *command, stdin=stdin).ok().out
+    """The output of a successful exec.
+
+    ctr may leave before it has copied it, with each runtime: on a busy machine once in 30 times.
+    """
+    for _ in range(5):
+        words = ("--exec-id", engine.new_name(), name, *command)
+        if out := engine.call("tasks", "exec", *words, stdin=stdin).ok().out:
+            return out
+    return ""
 
 
 @pytest.mark.parametrize("status", [0, 3, 255])

@@ -243,6 +243,8 @@ def test_many_at_once(engine: Docker, buildkit: bool) -> None:
     assert [client.returncode == 0 for client in clients] == [True, False, False, False], texts
     for number, text in list(enumerate(texts))[1:]:
         assert f"code: {number}" in text, text
+    # The one that made the parent of BuildKit's cgroups may not be the last to go.
+    engine.host(f"rmdir /sys/fs/cgroup/*/{engine.world.name}/buildkit 2>/dev/null; true")
 
 
 def test_commit_save_export(engine: Docker) -> None:
@@ -259,6 +261,7 @@ def test_commit_save_export(engine: Docker) -> None:
     env = {**engine.env, "DOCKER_HOST": "unix:///run/docker.sock"}
     engine.world.call("sh", "-c", script, env=env).ok()
     assert engine.run("changed:1").ok().out == "changed\n"
+    engine.forget(name)
     script = f"docker export {name} | docker import - flat:1"
     engine.world.call("sh", "-c", script, env=env).ok()
     assert engine.run("flat:1", "ls", "/seeded").ok().out == ""

@@ -1,4 +1,4 @@
-"""What one engine alone does: pods, builds, user namespaces, and a daemon that comes back."""
+"""What one engine alone does: pods, builds, user namespaces, descriptors, propagation."""
 
 from __future__ import annotations
 
@@ -144,21 +144,6 @@ def test_privileged(engine: Engine) -> None:
     if not engine.ours and "unable to apply caps" in result.err:
         pytest.skip("this root lacks a capability, so runc 1.1 refuses")
     assert int(result.ok().out) > 15
-
-
-@pytest.mark.engines("docker")
-def test_daemon_comes_back(engine: Docker) -> None:
-    """Containers live through the death of dockerd and obey the next one."""
-    name = engine.service()
-    [pid] = [p for p, text in engine.world.processes().items() if text.startswith("dockerd ")]
-    engine.world.call("kill", "-9", str(pid)).ok()
-    engine.daemon.wait(timeout=20)
-    engine.start_daemon()
-    engine.idle |= {p for p, t in engine.world.processes().items() if t.startswith("dockerd ")}
-    assert engine.state(name)["Status"] == "running"
-    assert engine.call("exec", name, "echo", "hi").ok().out == "hi\n"
-    engine.call("stop", "--time", "5", name).ok()
-    assert engine.state(name)["ExitCode"] == 0
 
 
 @pytest.mark.engines("docker")

@@ -32,6 +32,9 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/bin /run/runtime {USER_HOME} /run/user/{USER_ID}
 if [ -n "$1" ]; then mount --bind "$1" /run/runtime; fi
 ln -s "$2" /run/bin/runc
+# crun 1.8 gives a container's standard input to the container's user: not the machine's /dev/null.
+mknod -m 666 /run/null c 1 3
+mount --bind /run/null /dev/null
 for directory in etc var/lib; do
     mkdir -p /run/overlay/$directory/upper /run/overlay/$directory/work
     mount -t overlay -o "lowerdir=/$directory,upperdir=/run/overlay/$directory/upper" \
@@ -128,14 +131,16 @@ class World:
     ) -> Result:
         """Run a command to its end.  Raises TimeoutError when it hangs."""
         argv = self.argv(command, env or {"PATH": PATH}, user)
-        source = subprocess.PIPE if stdin is not None else subprocess.DEVNULL
-        with subprocess.Popen(
-            argv,
-            stdin=source,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        ) as process:
+        with (
+            open(self.path("/dev/null"), "rb") as nothing,
+            subprocess.Popen(
+                argv,
+                stdin=nothing if stdin is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            ) as process,
+        ):
             try:
                 out, err = process.communicate(stdin, timeout=timeout)
             except subprocess.TimeoutExpired:

@@ -76,6 +76,7 @@ class Engine:
         self.env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         self._serial = 0
         self.reported: set[str] = set()  # leaks: each fails one test
+        self.forgotten: set[str] = set()  # mounts that the engine itself never takes away
         self.used = False  # whether the test made containers that do not remove themselves
         try:
             make_image(self.world.path("/run"))
@@ -223,7 +224,8 @@ class Engine:
 
     def own_mount(self, mount: str) -> bool:
         """Whether a mount is the engine's own."""
-        return "nsfs" in mount or mount.endswith(("/run/netns", "/storage/overlay"))
+        own = "nsfs" in mount or mount.endswith(("/run/netns", "/storage/overlay"))
+        return own or mount in self.forgotten
 
     def version(self) -> str:
         return self.call("--version").ok().out.strip()

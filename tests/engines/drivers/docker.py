@@ -89,14 +89,9 @@ class Docker(Containerd):
     def tidy(self) -> None:
         Engine.tidy(self)
 
-    def own_mount(self, mount: str) -> bool:
-        # dockerd's, never the runtime's: 26 forgets that of an exported container, with runc as well.
-        layer = mount.startswith("overlay /run/docker-data/") and mount.endswith("/merged")
-        return layer or super().own_mount(mount)
-
-    def own_group(self, path: Path) -> bool:
-        # The parent of BuildKit's containers.  Which of several at once made it may not be the last to go.
-        return path.name == "buildkit"
+    def forget(self, name: str) -> None:
+        """dockerd 26 leaves the root file system of an exported container mounted, with each runtime: no leak."""
+        self.forgotten.add(f"overlay {self.inspect(name)['GraphDriver']['Data']['MergedDir']}")
 
     def version(self) -> str:
         return Engine.version(self)
