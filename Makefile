@@ -18,7 +18,7 @@ SOURCES = setup.py pyproject.toml $(wildcard install/man/*) $(shell find ocirunt
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help deb demo test test-vm test-engines-newer bench bench-load coverage lint fuzz venv build install uninstall clean apt test-apt
+.PHONY: help deb demo test test-vm test-engines-newer bench bench-load coverage lint fuzz soak venv build install uninstall clean apt test-apt
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
@@ -63,6 +63,10 @@ lint: test-apt ## check style and types
 fuzz: test-apt ## fuzz the plan checker and the JSON scanner for FUZZ_SECONDS (600)
 	@$(LOCKED) $(VENV)/.test-installed
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTEST) -q tests/native tests/unit/build -k fuzz
+
+soak: test-apt ## let 10,000 containers come and go and 1,000 live at once, and see whether anything grows (SOAK='--cycles 500 …')
+	@$(LOCKED) $(VENV)/.test-installed
+	@$(BIN)/python -m tests.soak $(SOAK)
 
 venv: apt ## build, and install into .venv
 	@$(LOCKED) $(VENV)/.installed
