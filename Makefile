@@ -18,7 +18,7 @@ SOURCES = setup.py pyproject.toml $(wildcard install/man/*) $(shell find ocirunt
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help deb demo test test-vm test-engines-newer bench bench-load coverage lint fuzz soak venv build install uninstall clean apt test-apt
+.PHONY: help deb demo test test-vm test-engines-newer bench bench-load coverage coverage-vm lint fuzz soak venv build install uninstall clean apt test-apt
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
@@ -53,8 +53,14 @@ coverage: test-apt ## judge this runtime by the specification and write docs/spe
 	@$(LOCKED) $(VENV)/.test-installed
 	-@$(BIN)/python -m conformance --runtime $(BIN)/ociruntime --format json >.coverage-default.json
 	-@$(BIN)/python -m conformance --runtime '$(BIN)/ociruntime --strict' --format json >.coverage-strict.json
+	-@$(BIN)/python -m conformance.as_user $(BIN)/python -m conformance --runtime $(BIN)/ociruntime --format json \
+		>.coverage-user.json
 	@$(BIN)/python -m conformance.coverage --also tests/conformance/also.json 'default=.coverage-default.json' \
-		'strict=.coverage-strict.json' $(MORE) >docs/spec-coverage.md
+		'strict=.coverage-strict.json' 'user=.coverage-user.json' $(foreach run,root-ours root-strict user-ours,\
+		$(patsubst %,'VM $(subst -ours,,$(run))=%',$(wildcard .coverage-vm/$(run).json))) $(MORE) >docs/spec-coverage.md
+
+coverage-vm: build ## judge it in virtual machines with systemd and cgroup v2, for `make coverage` (VM=--peers: runc and crun, too)
+	@$(BIN)/python tests/vm/judge.py .coverage-vm $(VM)
 
 lint: test-apt ## check style and types
 	@$(LOCKED) $(VENV)/.test-installed

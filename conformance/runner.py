@@ -123,7 +123,11 @@ def run_check(number: str, runtime: RecordedRuntime, scratch: Path, keep: Path |
         if os.geteuid() == 0:
             verdict, expected, observed = FAIL, "the check can be carried out", str(error)
         else:
-            verdict, observed = SKIP, f"an ordinary user cannot prepare it: {error}"
+            # The call or the file, not where in the scratch directory.
+            words = str(error.filename).split()
+            what = words[0] if len(words) > 1 else Path(words[0]).name
+            verdict = SKIP
+            observed = f"an ordinary user cannot prepare it: {what}: {error.strerror}"
     except Exception as error:  # a runtime that answers nonsense must not end the suite
         where = traceback.extract_tb(error.__traceback__)[-1]
         verdict, expected = FAIL, "the check can be carried out"

@@ -27,8 +27,15 @@ def _in_a_new_cgroup(hierarchy: Path, file: str) -> bool:
         probe.rmdir()
 
 
+def need_own() -> None:
+    """Raises Skip where this user may make no cgroups."""
+    if os.geteuid() != 0 and not V2 and not os.access(CGROUPS / "pids", os.W_OK):
+        raise Skip("needs root: an ordinary user may make no cgroups on cgroup v1")
+
+
 def need(controller: str, file: str | None = None) -> Path:
     """The hierarchy of a controller; raises Skip where it or the file (of v1) does not exist."""
+    need_own()
     if V2 and file is None:
         # Devices have no controller there, but a filter.
         there = (CGROUPS / "cgroup.controllers").read_text().split()
@@ -63,7 +70,11 @@ def place_of_caller(controller: str) -> str:
 
 
 def own_path(t: Trial) -> str:
-    """Give the container a cgroupsPath that nothing else has and that the sweep will find."""
+    """Give the container a cgroupsPath that nothing else has and that the sweep will find.
+
+    Raises Skip where this user may make no cgroups.
+    """
+    need_own()
     path = f"/{t.runtime.root.name}/{t.runtime.new_id()}"
     if V2 and os.geteuid() != 0:
         # Where an ordinary user may make cgroups, if anywhere.

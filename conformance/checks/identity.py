@@ -51,7 +51,7 @@ def ungrantable(t: Trial) -> None:
     t.bundle.process["capabilities"] = four("CAP_CHOWN", "CAP_NOSUCH")
     t.equal(t.values("caps")["effective"], mask("CAP_CHOWN"), "effective set with an unknown name")
     missing = [n for n, bit in (("CAP_SYS_RESOURCE", 24), ("CAP_SYS_BOOT", 22)) if not _has(bit)]
-    if missing:
+    if missing and os.geteuid() == 0:  # an ordinary user's namespace brings all of them
         t.bundle.process["capabilities"] = four("CAP_CHOWN", missing[0])
         seen = t.values("caps")["effective"]
         t.equal(

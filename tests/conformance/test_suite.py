@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from pytest_subtests import SubTests
 from conformance import checks, registry, runner
 from conformance.rows import MUST, ROWS
 from conformance.runner import FAIL, PASS, SKIP, Report
-from tests.integration.harness import runtime_path
+from tests.integration.harness import REPOSITORY, runtime_path
 
 pytestmark = pytest.mark.slow
 # An ordinary user judges this runtime only, and where it has cgroups of its own: in the machine of tests/vm.
@@ -69,6 +72,26 @@ def test_ours(subtests: SubTests, options: list[str], differs: set[str]) -> None
                 pytest.skip(outcome.observed)
             known = outcome.number in differs | OPTIONAL
             assert (outcome.verdict == FAIL) == known, f"{outcome.expected}; {outcome.observed}"
+
+
+@root_only
+@pytest.mark.skipif(
+    Path("/sys/fs/cgroup/cgroup.controllers").exists(),
+    reason="an ordinary user of its own is there",
+)
+def test_ours_as_an_ordinary_user(open_tree: None) -> None:
+    """With no right to make cgroups: what needs them is skipped, and the rest holds as it does for root."""
+    if not Path("/etc/subuid").exists():
+        pytest.skip("needs /etc/subuid")
+    python = [sys.executable, "-m"]
+    command = [*python, "conformance.as_user", *python, "conformance", "--runtime", ours()]
+    command += ["--format", "json", "--select", "4.*,7.*"]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, check=False, timeout=300)
+    verdicts = {c["number"]: c["verdict"] for c in json.loads(done.stdout)[0]["checks"]}
+    assert {n for n, verdict in verdicts.items() if verdict == FAIL} == {"4.16", "4.51"}
+    assert verdicts["7.1"] == verdicts["7.30"] == SKIP
+    assert verdicts["4.32"] == verdicts["4.29"] == PASS
+    assert sum(verdict == PASS for verdict in verdicts.values()) > 40
 
 
 # Behaves as the real one does, and leaves something behind at every create.

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -130,6 +131,13 @@ def choose(options: argparse.Namespace, kernels: list[str]) -> list[Job]:
     return jobs
 
 
+def environment(more: Sequence[str] = ()) -> list[str]:
+    """vmrun's options for the environment that the tests and the conformance suite want there."""
+    words = ["TMPDIR=/var/tmp", "PYTHONDONTWRITEBYTECODE=1", f"OCI_TEST_PATIENCE={PATIENCE}"]
+    words += [f"OCI_TESTPROG_DIR={TESTPROG}", *more]
+    return [part for word in words for part in ("--env", word)]
+
+
 def run(job: Job, options: argparse.Namespace) -> Outcome:
     """Boot a machine and run pytest in it."""
     begin = time.monotonic()
@@ -141,15 +149,8 @@ def run(job: Job, options: argparse.Namespace) -> Outcome:
         str(options.timeout),
         "--copy",
         str(REPOSITORY),
+        *environment(options.env),
     ]
-    for word in (
-        "TMPDIR=/var/tmp",
-        "PYTHONDONTWRITEBYTECODE=1",
-        f"OCI_TEST_PATIENCE={PATIENCE}",
-        f"OCI_TESTPROG_DIR={TESTPROG}",
-        *options.env,
-    ):
-        command += ["--env", word]
     if job.user == "user":
         command.append("--user")
     command += ["--", ".venv/bin/pytest", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0"]

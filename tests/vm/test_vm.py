@@ -15,15 +15,17 @@ RESULTS = os.environ.get("OCIRUNTIME_VM_RESULTS")
 SECONDS = 75 * 60
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("vm_suite", Path(__file__).with_name("suite.py"))
+def load(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"vm_{name}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-suite = load()
+suite = load("suite")
+judge = load("judge")
 
 
 @pytest.mark.parametrize("user", ["root", "user"])
@@ -78,3 +80,13 @@ def test_pytest_gets_what_is_not_for_the_machine() -> None:
     options = suite.parse(["--user", "user", "tests/unit", "-k", "x", "--kernels", "backports"])
     [job] = suite.choose(options, options.kernels)
     assert job == ("user", "backports", ["tests/unit", "-k", "x"])
+
+
+def test_who_is_judged_in_the_machine() -> None:
+    ours = [run.file for run in judge.choose(False, None, [])]
+    assert ours == ["root-ours.json", "root-strict.json", "user-ours.json"]
+    every = judge.choose(True, None, [])
+    assert len({run.file for run in every}) == len(every) == 7
+    assert {(run.user, run.kernel) for run in every} == {("root", "stable"), ("user", "backports")}
+    [run] = judge.choose(True, "stable", ["user-crun"])
+    assert run == ("user", "crun", "crun", "stable")
