@@ -35,8 +35,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="PATH|NAME",
         help='a runtime, perhaps with options: "NAME --option"; may be given several times',
     )
-    parser.add_argument("--select", metavar="ROWS", help="rows by number: 4.29,5.*,10")
-    parser.add_argument("--format", choices=("tap", "json", "markdown"), default="tap")
+    parser.add_argument(
+        "--select", metavar="ROWS", help="rows by number, pattern or section: 4.29,5.r*,10"
+    )
+    parser.add_argument("--format", choices=("tap", "json", "junit", "markdown"), default="tap")
     parser.add_argument("--list", action="store_true", help="print the rows and end")
     parser.add_argument(
         "--strict",
@@ -96,6 +98,8 @@ def main(argv: list[str]) -> int:
         return 2
     if options.format == "json":
         print(report.as_json(reports))
+    elif options.format == "junit":
+        print(report.as_junit(reports))
     elif options.format == "markdown":
         print(report.as_markdown(reports))
     outcomes = [o for done in reports for o in done.outcomes]

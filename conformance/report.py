@@ -1,9 +1,12 @@
-"""The reports: TAP for tests, JSON for programs, markdown for people."""
+"""The reports: TAP for tests, JSON for programs, JUnit XML for CI servers, markdown for people."""
 
 from __future__ import annotations
 
 import json
+import re
+import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from conformance.registry import CHECKS
 from conformance.rows import MUST, ROWS, SECTIONS, Row
@@ -70,6 +73,60 @@ def as_json(reports: Iterable[Report]) -> str:
         for report in reports
     ]
     return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What a document of XML 1.0 cannot hold (section 2.2), not even escaped."""
+
+
+def as_junit(reports: Sequence[Report]) -> str:
+    """JUnit XML: a test suite for each runtime, a test case for each row."""
+    root = ET.Element("testsuites", name="conformance")
+    for report in reports:
+        suite = ET.SubElement(root, "testsuite", name=_text(report.name))
+        properties = ET.SubElement(suite, "properties")
+        for name, value in (("version", report.version), ("claims", report.claims)):
+            ET.SubElement(properties, "property", name=name, value=_text(value))
+        for outcome in report.outcomes:
+            _testcase(suite, report, outcome)
+        if report.notes:
+            ET.SubElement(suite, "system-out").text = _text("\n".join(report.notes))
+        _totals(suite, report.outcomes)
+    _totals(root, [outcome for report in reports for outcome in report.outcomes])
+    ET.indent(root, " ")
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode")
+
+
+def _testcase(suite: ET.Element, report: Report, outcome: Outcome) -> None:
+    """One row; the classname groups rows by runtime and chapter."""
+    runtime = re.sub(r"\W+", "_", Path(report.name.split()[0]).name)
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        classname=f"{runtime}.{outcome.row.section}",
+        name=_text(heading(outcome)),
+        time=f"{outcome.seconds:.3f}",
+    )
+    if outcome.verdict == SKIP:
+        ET.SubElement(case, "skipped", message=_text(_line(outcome.observed)))
+    elif outcome.verdict == FAIL:
+        failure = ET.SubElement(
+            case, "failure", type=outcome.row.level, message=_text(_line(outcome.observed))
+        )
+        details = [f"expected: {outcome.expected}", f"observed: {outcome.observed}"]
+        failure.text = _text("\n".join([*details, *repeat(outcome)]))
+
+
+def _totals(element: ET.Element, outcomes: Sequence[Outcome]) -> None:
+    element.set("tests", str(len(outcomes)))
+    element.set("failures", str(sum(o.verdict == FAIL for o in outcomes)))
+    element.set("errors", "0")
+    element.set("skipped", str(sum(o.verdict == SKIP for o in outcomes)))
+    element.set("time", f"{sum(o.seconds for o in outcomes):.3f}")
+
+
+def _text(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
 
 
 def summary(report: Report) -> str:

@@ -155,7 +155,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "manage-cgroups-mode": ("MODE", "soft (default), full, strict or ignore"),
     "empty-ns": ("TYPE", "a namespace to be made, not to be filled: network (repeatable)"),
     "auto-dedup": ("", "free memory of earlier images that later ones replace"),
-    "network-lock": ("METHOD", "how connections are held meanwhile: iptables or nftables"),
+    "network-lock": ("METHOD", "how connections are held meanwhile: iptables, nftables or skip"),
     "lsm-profile": ("TYPE:NAME", "another profile: selinux:LABEL or apparmor:PROFILE"),
     "lsm-mount-context": ("CONTEXT", "another SELinux context for mounts"),
 }
@@ -171,7 +171,7 @@ CHOICES: dict[str, str] = {
     "ps format": "table json",
     "plan format": "text json",
     "manage-cgroups-mode": "soft full strict ignore",
-    "network-lock": "iptables nftables",
+    "network-lock": "iptables nftables skip",
 }
 """The words that the value of an option may be, for completion: by its name, after the verb where they differ."""
 

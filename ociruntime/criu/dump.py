@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,15 @@ def checkpoint(call: Call) -> None:
             passed.append(call.number("status-fd"))
         if not pre_dump:
             _write_descriptors(container.data["pid"], directories)
-        _ask(wire.PRE_DUMP if pre_dump else wire.DUMP, opts, directories, passed)
+        try:
+            _ask(wire.PRE_DUMP if pre_dump else wire.DUMP, opts, directories, passed)
+        except service.TimedOut as exc:
+            _release(container, status)
+            exc.hint = (
+                f"log file: {directories.work}/{LOG_FILE}; the container runs, but criu may have left its processes"
+                " changed"
+            )
+            raise
         if pre_dump or call.switch("leave-running"):
             return
         if not lifecycle.wait_exit(pidfd, _EXIT_TIMEOUT):
@@ -73,13 +82,23 @@ def _ask(
     kind: int, opts: wire.Message, directories: options.Directories, passed: list[int]
 ) -> None:
     worker = service.Service(passed)
+    # With --lazy-pages criu waits for whoever restores, however long that takes.
+    timeout = None if opts.get("lazy_pages") else service.IDLE_TIMEOUT
     try:
-        answer = worker.ask({"type": kind, "opts": opts})
+        answer = worker.ask({"type": kind, "opts": opts}, timeout=timeout)
     finally:
         worker.close()
     if not answer.get("success"):
         word = "PRE_DUMP" if kind == wire.PRE_DUMP else "DUMP"
         raise service.failure(word, answer, directories.work_fd, LOG_FILE, directories.work)
+
+
+def _release(container: state.Container, status: str) -> None:
+    """Thaw what a killed criu has frozen."""
+    manager = lifecycle.cgroup(container)
+    if manager is not None and status != state.PAUSED:
+        with contextlib.suppress(errors.Error):  # the caller has the error that counts
+            manager.thaw()
 
 
 def _parent(call: Call) -> str | None:
@@ -105,7 +124,7 @@ def _process_options(container: state.Container, spec: dict[str, Any]) -> wire.M
     try:
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            opts["ext_mnt"] = options.dumped_mounts(spec, root)
+            opts["ext_mnt"] = options.dumped_mounts(spec, root, lifecycle.cgroup(container))
         finally:
             os.close(root)
         for kind, (word, key) in options.GIVEN_NAMESPACES.items():

@@ -25,7 +25,7 @@ GIVEN_NAMESPACES = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootP
 
 _INVENTORY = "inventory.img"  # criu writes it last
 _MODES = {"ignore": 0, "soft": 3, "full": 4, "strict": 5}
-_LOCKS = {"iptables": 1, "nftables": 2}
+_LOCKS = {"iptables": 1, "nftables": 2, "skip": 3}
 _SWITCHES = (
     "leave-running tcp-established ext-unix-sk shell-job file-locks lazy-pages auto-dedup"
     " tcp-skip-in-flight link-remap tcp-close"
@@ -142,16 +142,35 @@ def bind_mounts(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def dumped_mounts(spec: dict[str, Any], root: int) -> list[wire.Message]:
+def cgroup_mounts(spec: dict[str, Any], manager: Manager | None) -> list[tuple[str, str]]:
+    """(destination, directory of the host) of each hierarchy of cgroup v1 that the container sees.
+
+    CRIU does not save hierarchies of the host. cgroup2 is one file system, which it mounts anew.
+    """
+    if manager is None or manager.mode not in ("v1", "hybrid"):
+        return []
+    return [
+        (f"{mount['destination'].rstrip('/')}/{name}", place + path)
+        for mount in spec.get("mounts") or ()
+        if mount.get("type") == "cgroup"
+        for name, place, _, path in manager.mount_facts()
+    ]
+
+
+def dumped_mounts(
+    spec: dict[str, Any], root: int, manager: Manager | None = None
+) -> list[wire.Message]:
     """Mounts that CRIU finds in the container and must not save: where each is, and the key that stands for it.
 
     ``root``: the container's root directory, open. The key is the destination; of masked files ``/dev/null``.
     """
     found = []
-    for mount in bind_mounts(spec):
-        place = _resolve(root, mount["destination"])
+    destinations = [mount["destination"] for mount in bind_mounts(spec)]
+    destinations += [destination for destination, _ in cgroup_mounts(spec, manager)]
+    for destination in destinations:
+        place = _resolve(root, destination)
         if place is not None:
-            found.append({"key": place[0], "val": mount["destination"]})
+            found.append({"key": place[0], "val": destination})
     for path in (spec.get("linux") or {}).get("maskedPaths") or ():
         place = _resolve(root, path)
         if place is not None and not stat.S_ISDIR(place[1]):
@@ -159,12 +178,15 @@ def dumped_mounts(spec: dict[str, Any], root: int) -> list[wire.Message]:
     return found
 
 
-def restored_mounts(spec: dict[str, Any], bundle: str) -> list[wire.Message]:
+def restored_mounts(
+    spec: dict[str, Any], bundle: str, manager: Manager | None = None
+) -> list[wire.Message]:
     """By key, what takes the place of the mounts above."""
     found = [
         {"key": mount["destination"], "val": os.path.join(bundle, mount.get("source") or "")}
         for mount in bind_mounts(spec)
     ]
+    found += [{"key": key, "val": place} for key, place in cgroup_mounts(spec, manager)]
     if (spec.get("linux") or {}).get("maskedPaths"):
         found.append({"key": "/dev/null", "val": "/dev/null"})
     return found

@@ -99,7 +99,11 @@ def _restore(creation: Restore) -> None:
             answer = worker.ask(
                 {"type": wire.RESTORE, "opts": opts},
                 lambda event, pid, fd: _notified(creation, event, pid, fd),
+                timeout=service.IDLE_TIMEOUT,
             )
+        except service.TimedOut as exc:
+            exc.hint = f"log file: {directories.work}/{LOG_FILE}"
+            raise
         finally:
             worker.close()
     finally:
@@ -123,7 +127,7 @@ def _process_options(creation: Restore, fds: list[int]) -> wire.Message:
         "notify_scripts": True,
         "log_level": _LOG_LEVEL,
         "log_file": LOG_FILE,
-        "ext_mnt": options.restored_mounts(spec, creation.bundle),
+        "ext_mnt": options.restored_mounts(spec, creation.bundle, creation.manager),
         "cg_root": options.cgroup_roots(creation.manager),
     }
     given = options.given_namespaces(spec)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
 
 from ociruntime import errors, log
@@ -16,6 +18,12 @@ from ociruntime.host import native
 PROGRAM = "criu"
 LEAST = (3, 11)
 """The oldest CRIU with network namespaces given from outside and a config file by RPC."""
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds that CRIU may take to answer a question about itself."""
+
+IDLE_TIMEOUT = 300.0
+"""Seconds without any sign of life (CPU time, a longer log, a message) after which a dump or a restore is given up."""
 
 _MESSAGE_MAX = 1 << 16
 _SHOWN = 3  # lines of the log in an error
@@ -33,6 +41,10 @@ def program() -> str:
             "criu is not installed: no such program in PATH", hint="apt install criu"
         )
     return found
+
+
+class TimedOut(errors.Error):
+    """CRIU did nothing any more, and was killed."""
 
 
 class Service:
@@ -84,10 +96,20 @@ class Service:
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             _give_cgroup_options(self._cgroup_options)
 
-    def ask(self, request: wire.Message, on_notify: OnNotify | None = None) -> wire.Message:
-        """Send a request; the answer, whether or not it says success. Raises errors.Error when there is none."""
+    def ask(
+        self,
+        request: wire.Message,
+        on_notify: OnNotify | None = None,
+        *,
+        timeout: float | None = ANSWER_TIMEOUT,
+    ) -> wire.Message:
+        """Send a request; the answer, whether or not it says success. Raises errors.Error when there is none.
+
+        ``timeout``: seconds without a sign of life after which criu is killed (TimedOut); None: it may wait for others.
+        """
         self._send(request)
         while True:
+            self._await(request, timeout)
             data, fds = self._receive()
             try:
                 if not data:
@@ -113,6 +135,39 @@ class Service:
             self.socket.send(wire.encode(wire.REQUEST, message))
         except OSError as exc:
             raise errors.Error(f"criu takes no request: {self._death()}") from exc
+
+    def _await(self, request: wire.Message, timeout: float | None) -> None:
+        """Return when there is something to be received, or criu is gone. Raises TimedOut."""
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN)
+        if timeout is None:
+            poller.poll()
+            return
+        seen, since = self._life(request), time.monotonic()
+        while not poller.poll(min(1000.0, timeout * 250)):
+            now = self._life(request)
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since >= timeout:
+                # A child that is not waited for: its pid is still its own.
+                os.kill(self.pid, signal.SIGKILL)
+                self.close()
+                word = wire.NAMES.get(request["type"], str(request["type"]))
+                raise TimedOut(f"criu hangs: nothing for {timeout:g} s after {word}; it was killed")
+
+    def _life(self, request: wire.Message) -> tuple[list[str], int]:
+        """What changes as long as criu works: its CPU time (proc(5) stat), the size of its log."""
+        opts = request.get("opts", {})
+        times: list[str] = []
+        size = 0
+        try:
+            with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as file:
+                times = file.read().rpartition(")")[2].split()[11:15]
+            if "log_file" in opts:
+                size = os.stat(opts["log_file"], dir_fd=opts["work_dir_fd"]).st_size
+        except FileNotFoundError:
+            pass
+        return times, size
 
     def _receive(self) -> tuple[bytes, list[int]]:
         fds = array.array("i")

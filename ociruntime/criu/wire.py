@@ -14,6 +14,14 @@ Message = dict[str, Any]
 DUMP, RESTORE, PRE_DUMP, NOTIFY, FEATURE_CHECK, VERSION = 1, 2, 4, 6, 9, 10
 """Types of requests and answers."""
 
+NAMES = {
+    DUMP: "DUMP",
+    RESTORE: "RESTORE",
+    PRE_DUMP: "PRE_DUMP",
+    FEATURE_CHECK: "FEATURE_CHECK",
+    VERSION: "VERSION",
+}
+
 _PAGE_SERVER: Schema = {"address": (1, str), "port": (2, int), "pid": (3, int), "fd": (4, int)}
 _EXT_MOUNT: Schema = {"key": (1, str), "val": (2, str)}
 _CGROUP_ROOT: Schema = {"ctrl": (1, str), "path": (2, str)}
@@ -54,8 +62,8 @@ OPTIONS: Schema = {
     "config_file": (51, str),
     "tcp_close": (52, int),
     "lsm_profile": (53, str),
-    "lsm_mount_context": (56, str),
-    "network_lock": (57, int),
+    "lsm_mount_context": (63, str),
+    "network_lock": (64, int),
 }
 REQUEST: Schema = {
     "type": (1, int),
@@ -72,7 +80,7 @@ RESPONSE: Schema = {
     "cr_errno": (7, int),
     "features": (8, _FEATURES),
     "cr_errmsg": (9, str),
-    "version": (10, {"major": (1, int), "minor": (2, int), "sublevel": (5, int)}),
+    "version": (10, {"major": (1, int), "minor": (2, int), "sublevel": (4, int)}),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,35 @@ def _command(process: Path) -> bytes:
         return (process / "cmdline").read_bytes() if process.name.isdigit() else b""
     except OSError:
         return b""
+
+
+@root_only
+def test_a_copy_without_the_project(tmp_path: Path) -> None:
+    """The folder alone, from another directory, by the interpreter without its packages, on two runtimes."""
+    shutil.copytree(Path(runner.__file__).parent, tmp_path / "conformance")
+    (tmp_path / "elsewhere").mkdir()
+    names = [ours(), *filter(shutil.which, ["runc"])]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import runpy;"
+    code += " runpy.run_module('conformance', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-IS", "-c", code, "--format", "junit", "--select", "2.4, 4.6?,9.8"]
+    for name in names:
+        command += ["--runtime", name]
+    run = subprocess.run(
+        command,
+        cwd=tmp_path / "elsewhere",
+        env={"PATH": os.environ["PATH"], "OCI_TESTPROG_DIR": str(tmp_path / "program")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    suites = list(ET.fromstring(run.stdout))
+    assert [suite.get("name") for suite in suites] == [Path(n).name for n in names], run.stderr
+    for suite in suites:
+        numbers = {case.get("name", "").split()[0] for case in suite.iter("testcase")}
+        assert numbers == {"2.4", "9.8", *fnmatch.filter(ROWS, "4.6?")}
+    assert not suites[0].findall("testcase/failure")
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @root_only

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from ociruntime.criu import wire
 from tests.integration import fake_criu
-from tests.integration.harness import Bundle, Container, Result, Runtime
+from tests.integration.harness import REPOSITORY, Bundle, Container, Result, Runtime
 
 pytestmark = pytest.mark.root
 
@@ -80,12 +81,12 @@ def test_what_is_asked(running: Container, criu: Criu) -> None:
 def test_switches(running: Container, criu: Criu) -> None:
     names = "tcp-established ext-unix-sk shell-job file-locks auto-dedup link-remap leave-running"
     names += " tcp-skip-in-flight"
-    values = ["--manage-cgroups-mode", "full", "--network-lock=nftables", "--empty-ns", "network"]
+    values = ["--manage-cgroups-mode", "full", "--network-lock=skip", "--empty-ns", "network"]
     values += ["--page-server", "127.0.0.1:99"]
     checkpoint(running, criu, *(f"--{name}" for name in names.split()), *values).ok()
     opts = criu.options()
     assert all(opts[name.replace("-", "_")] == 1 for name in names.split())
-    assert (opts["manage_cgroups_mode"], opts["network_lock"]) == (4, 2)
+    assert (opts["manage_cgroups_mode"], opts["network_lock"]) == (4, 3)
     assert opts["empty_ns"] == 0x40000000
     assert opts["ps"] == {"address": "127.0.0.1", "port": 99}
 
@@ -172,6 +173,104 @@ def test_criu_that_says_nothing(running: Container, criu: Criu, mode: str, text:
     criu.set("mode", mode)
     checkpoint(running, criu).failed(text)
     assert running.status == "running"
+
+
+def in_process(container: Container, criu: Criu, verb: str, *flags: str) -> Result:
+    """A verb of this source tree that gives criu one second."""
+    code = (
+        "import sys; from ociruntime.criu import service; service.IDLE_TIMEOUT = 1.0;"
+        " from ociruntime import launch_script; launch_script.run()"
+    )
+    rt, image = container.runtime, str(container.bundle.path / "image")
+    argv = [sys.executable, "-c", code, "--root", str(rt.root), verb, "--image-path", image]
+    argv += [*flags, container.id]
+    done = subprocess.run(
+        argv, env=criu.env, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+    )
+    return Result(argv, done.returncode, done.stdout, done.stderr)
+
+
+def test_criu_that_hangs(running: Container, criu: Criu) -> None:
+    """It has frozen the container: the error comes, and the container goes on."""
+    criu.set("mode", "hang")
+    result = in_process(running, criu, "checkpoint")
+    result.failed(
+        "criu hangs: nothing for 1 s after DUMP; it was killed", "image/dump.log", "changed"
+    )
+    assert running.status == "running"
+    running.exec("exit", "0").ok()
+
+
+def test_restore_that_hangs(rt: Runtime, bundle: Bundle, criu: Criu) -> None:
+    """Nothing is left."""
+    bundle.args("sleep").write()
+    (bundle.path / "image").mkdir()
+    (bundle.path / "image/inventory.img").touch()
+    criu.set("mode", "hang")
+    container = rt.track(bundle)
+    result = in_process(container, criu, "restore", "--bundle", str(bundle.path), "--detach")
+    result.failed("criu hangs: nothing for 1 s after RESTORE", "image/restore.log")
+    container.verb("state").failed("container does not exist")
+
+
+def restored(rt: Runtime, bundle: Bundle, criu: Criu) -> Container:
+    """A container whose restored process sleeps; `result` is that of restore."""
+    bundle.args("sleep").write()
+    image = bundle.path / "image"
+    image.mkdir()
+    (image / "inventory.img").touch()
+    criu.set("mode", "restore")
+    container = rt.track(bundle)
+    flags = ["--bundle", str(bundle.path), "--image-path", str(image), "--detach"]
+    container.result = rt.call("restore", *flags, container.id, env=criu.env)
+    return container
+
+
+def hook(bundle: Bundle, name: str, code: int = 0) -> dict[str, str]:
+    program = bundle.path / f"{name}.hook"
+    program.write_text(f"#!/bin/sh\ncat >{bundle.path}/{name}.state\nexit {code}\n")
+    program.chmod(0o755)
+    return {"path": str(program)}
+
+
+def test_hooks_of_restore(rt: Runtime, bundle: Bundle, criu: Criu) -> None:
+    """prestart and createRuntime run when the namespaces are there, as with runc; poststop at the end."""
+    kinds = ("prestart", "createRuntime", "poststart", "poststop")
+    bundle.config["hooks"] = {kind: [hook(bundle, kind)] for kind in kinds}
+    container = restored(rt, bundle, criu)
+    container.result.ok()
+    assert container.status == "running"
+    container.pid = container.state()["pid"]
+    for kind in kinds[:2]:
+        seen = json.loads((bundle.path / f"{kind}.state").read_text())
+        assert (seen["status"], seen["pid"]) == ("creating", container.pid)
+    assert not (bundle.path / "poststart.state").exists()
+    container.delete("--force").ok()
+    assert json.loads((bundle.path / "poststop.state").read_text())["status"] == "stopped"
+
+
+def test_a_failing_hook_of_restore(rt: Runtime, bundle: Bundle, criu: Criu) -> None:
+    bundle.config["hooks"] = {"createRuntime": [hook(bundle, "createRuntime", 3)]}
+    container = restored(rt, bundle, criu)
+    container.result.failed("createRuntime", "exit status 3")
+    container.verb("state").failed("container does not exist")
+
+
+def test_cgroup_v1_mounts(rt: Runtime, bundle: Bundle, criu: Criu) -> None:
+    """criu does not save hierarchies of the host: each is named, and restored as the new container's cgroup."""
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        pytest.skip("cgroup v2 alone")
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro")
+    container = rt.create(bundle.args("sleep")).start()
+    checkpoint(container, criu).ok()
+    place = "/sys/fs/cgroup/memory"
+    assert criu.has(ext_mnt={"key": place, "val": place})
+    container = restored(rt, bundle.clone(bundle.path / "second"), criu)
+    container.result.ok()
+    container.pid = container.state()["pid"]
+    lines = container.proc("cgroup").splitlines()
+    path = next(line for line in lines if line.split(":")[1] == "memory").split(":")[2]
+    assert criu.has(wire.RESTORE, ext_mnt={"key": place, "val": place + path})
 
 
 def test_old_criu(running: Container, criu: Criu) -> None:

@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,34 @@ def test_json_and_markdown() -> None:
     assert "| 2.8 |" not in text
     assert "* name: a note" in text
     assert "1 pass, 1 fail (1 MUST), 0 skip" in report.summary(done)
+
+
+def test_junit() -> None:
+    """What CI servers read: attributes and children of each element, and text that XML can hold."""
+    found = [outcome("2.1", FAIL, "a <b> & \x00\x1b[1m é\nc"), outcome("2.8", PASS)]
+    found.append(outcome("2.11", SKIP, 'no "such"'))
+    done = Report("/usr/bin/name --strict", "name 1", "1.3.0", ["a note"], found)
+    text = report.as_junit([done, done._replace(name="other", notes=[])])
+    assert text.startswith('<?xml version="1.0" encoding="UTF-8"?>\n<testsuites ')
+    root = ET.fromstring(text)
+    counts = {"tests": "6", "failures": "2", "errors": "0", "skipped": "2"}
+    assert counts.items() <= root.attrib.items()
+    first, second = root.findall("testsuite")
+    assert (first.get("name"), second.get("name")) == ("/usr/bin/name --strict", "other")
+    assert [first.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
+    assert first.findtext("system-out") == "a note"
+    failed, passed, skipped = first.findall("testcase")
+    assert failed.get("classname") == "name.2"
+    assert failed.get("name", "").startswith("2.1 MUST ")
+    assert failed.get("time") == "0.500"
+    failure = failed.find("failure")
+    assert failure is not None
+    assert failure.get("type") == "MUST"
+    assert failure.get("message") == "a <b> & \ufffd\ufffd[1m é | c"
+    assert "observed: a <b> & \ufffd" in str(failure.text)
+    assert "$ runtime create x" in str(failure.text)
+    assert not list(passed)
+    assert [child.get("message") for child in skipped] == ['no "such"']
 
 
 def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
