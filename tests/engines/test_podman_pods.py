@@ -17,8 +17,6 @@ pytestmark = [pytest.mark.root, pytest.mark.engines("podman", "user-podman", pee
 
 SERVE = "trap 'exit 0' TERM; sleep 1000 & wait"
 KINDS = ("ipc", "net", "pid", "uts", "cgroup")
-# podman puts the pods of `kube play` below a cgroup of its own, which it leaves.
-PARENT = "/sys/fs/cgroup/*/libpod_parent"
 
 
 @pytest.fixture(autouse=True)
@@ -98,8 +96,7 @@ def played(engine: Podman, document: dict[str, Any] | str) -> Iterator[None]:
         yield
     finally:
         down = engine.call("kube", "down", "/run/pod.yaml")
-        if not engine.user:
-            engine.host(f"find {PARENT} -depth -type d -exec rmdir {{}} + 2>/dev/null; true")
+        engine.remove_pods_parent()
     down.ok()
     assert engine.call("pod", "ps", "--quiet").ok().out == ""
 

@@ -28,6 +28,7 @@ from jeepney.low_level import Parser
 ROOT = Path("/sys/fs/cgroup")
 NAME = "org.freedesktop.systemd1"
 MANAGER = DBusAddress("/org/freedesktop/systemd1", NAME, NAME + ".Manager")
+OK = b"OK 0123456789abcdef0123456789abcdef\r\n"
 ITSELF = ":1.1"  # the unique name that a bus puts into every message of systemd
 Answer = Callable[["FakeSystemd", "Peer", Message], bool]
 
@@ -53,6 +54,7 @@ class FakeSystemd:
         self.changed: list[tuple[str, dict[str, Any]]] = []
         self.calls: list[str] = []
         self.units: dict[str, str] = {}
+        self.peer_type = Peer
         self.rules: dict[str, Answer] = {}
         self.result = "done"
         self._jobs = 0
@@ -78,7 +80,7 @@ class FakeSystemd:
         with contextlib.suppress(OSError):
             while True:
                 sock, _ = self._listener.accept()
-                thread = threading.Thread(target=Peer(self, sock).serve, daemon=True)
+                thread = threading.Thread(target=self.peer_type(self, sock).serve, daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
@@ -184,19 +186,27 @@ class Peer:
         with contextlib.suppress(OSError):  # the client may be gone
             self.sock.sendall(message.serialise(serial=self._serial))
 
+    def greet(self) -> bytes | None:
+        """What comes before the messages; the beginning of these, or None if the client went away."""
+        data = b""
+        while b"BEGIN\r\n" not in data:
+            more = self.sock.recv(4096)
+            if not more:
+                return None
+            data += more
+        assert data == b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n"
+        self.sock.sendall(OK)
+        return b""
+
     def serve(self) -> None:
         with self.sock, contextlib.suppress(ConnectionError):
-            data = b""
-            while b"BEGIN\r\n" not in data:
-                more = self.sock.recv(4096)
-                if not more:
-                    return
-                data += more
-            assert data == b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n"
-            self.sock.sendall(b"OK 0123456789abcdef0123456789abcdef\r\n")
+            more = self.greet()
+            if more is None:
+                return
             parser = Parser()
-            while more := self.sock.recv(65536):
+            while more := more or self.sock.recv(65536):
                 parser.add_data(more)
+                more = b""
                 while (message := parser.get_next_message()) is not None:
                     assert message.header.message_type is MessageType.method_call
                     self.systemd.handle(self, message)

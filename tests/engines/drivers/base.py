@@ -200,9 +200,7 @@ class Engine:
         """What is left after `tidy`: processes, mounts, cgroups, state."""
         end = time.monotonic() + 10
         while True:
-            found = [
-                f"process {p} {t}" for p, t in self.world.processes().items() if self.odd(p, t)
-            ]
+            found = self.strangers()
             found += [
                 f"mount {m}" for m in self.world.mounts() - self.mounts if not self.own_mount(m)
             ]
@@ -213,6 +211,11 @@ class Engine:
                 self.reported.update(found)
                 return found
             time.sleep(0.05)
+
+    def strangers(self) -> list[str]:
+        """The processes of containers, and those that care for them."""
+        found = self.world.processes().items()
+        return [f"process {pid} {text}" for pid, text in found if self.odd(pid, text)]
 
     def odd(self, pid: int, command: str) -> bool:
         """Whether a process should not be there."""

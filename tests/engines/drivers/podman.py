@@ -54,6 +54,12 @@ class Podman(Engine):
         command = ("rm", "--force", "--all", "--time", "0")
         poll(lambda: self.call(*command).code == 0, "podman cannot remove its containers")
 
+    def remove_pods_parent(self) -> None:
+        """podman puts the pods of `kube play` below a cgroup of its own, which it leaves."""
+        if not self.user:
+            parent = "/sys/fs/cgroup/*/libpod_parent"
+            self.host(f"find {parent} -depth -type d -exec rmdir {{}} + 2>/dev/null; true")
+
     def place_flags(self) -> list[str]:
         return ["--cgroup-parent", f"/{self.world.name}"]
 
