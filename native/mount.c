@@ -266,7 +266,9 @@ static int set_by_mount(int fd, const struct mount_attr *attr, unsigned flags) {
     char path[32];
     long result = 0;
 
-    if (flags != 0 || attr->userns_fd != 0 || ((attr->attr_set | attr->attr_clr) & ~known) != 0)
+    /* Of a whole tree mount(2) can change the propagation alone. */
+    if ((flags != 0 && (attr->attr_set | attr->attr_clr) != 0) || attr->userns_fd != 0 ||
+        ((attr->attr_set | attr->attr_clr) & ~known) != 0)
         return fail(ENOSYS, "mount_setattr", "needs Linux 5.12", NULL, NULL);
     fd_path(path, fd);
     if ((attr->attr_set | attr->attr_clr) != 0) {
@@ -275,7 +277,7 @@ static int set_by_mount(int fd, const struct mount_attr *attr, unsigned flags) {
             result = CALL(mount, 0, path, 0, remount_flags((uint64_t)about.f_flags, attr->attr_set, attr->attr_clr), 0);
     }
     if (result >= 0 && attr->propagation != 0)
-        result = CALL(mount, 0, path, 0, attr->propagation, 0);
+        result = CALL(mount, 0, path, 0, attr->propagation | (flags != 0 ? MS_REC : 0), 0);
     return (int)result;
 }
 

@@ -94,6 +94,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.plan.mount_options",
     "ociruntime.plan.mounts",
     "ociruntime.plan.namespaces",
+    "ociruntime.plan.old_kernel",
     "ociruntime.plan.ops",
     "ociruntime.plan.process",
     "ociruntime.plan.words",

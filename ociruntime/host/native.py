@@ -35,7 +35,7 @@ RESOLVE_BENEATH, RESOLVE_IN_ROOT = 8, 16
 
 _MESSAGE_ROOM = 4096  # more than a message can have: one that is too long is found out
 _MAX_FDS = 16
-_EINVAL = 22
+_EINVAL, _ENOSYS = 22, 38
 _MFD_NOEXEC_SEAL, _MFD_EXEC = 8, 16
 _F_ADD_SEALS, _SEALS = 1033, 15  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE
 _STATX_MNT_ID = 0x1000
@@ -285,6 +285,15 @@ def mount_setattr(
     """mount_setattr(2): MOUNT_ATTR_*, MS_* propagation, ``flags`` AT_RECURSIVE or 0. ENOSYS before Linux 5.12."""
     attributes = _struct.pack("=4Q", attr_set, attr_clr, propagation, max(userns, 0))
     _call("mount_setattr", fd, b"", AT_EMPTY_PATH | flags, attributes, len(attributes))
+
+
+def has_mount_setattr() -> bool:
+    """Whether the kernel has mount_setattr(2): it refuses a structure without a size before all else."""
+    try:
+        _call("mount_setattr", -1, b"", 0, None, 0)
+    except OSError as exc:
+        return exc.errno != _ENOSYS
+    return True
 
 
 def fsopen(fstype: str) -> int:

@@ -70,6 +70,9 @@ def gather(
     if spec is None:
         return facts
     facts.kcore = exists("/proc/kcore")
+    from ociruntime.host import native
+
+    facts.mount_setattr = native.has_mount_setattr()
     facts.rootfs = absolute(bundle, spec["root"]["path"])
     userns = facts.in_userns
     for namespace in linux.get("namespaces") or ():

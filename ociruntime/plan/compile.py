@@ -77,6 +77,10 @@ def compile_create(spec: dict[str, Any], facts: Facts, options: Options) -> Plan
         process.become(ctx, program, console, gate=options.gate)
     elif options.gate:
         plan.add("", ops.GATE, plan.fds.index("gate"))
+    if not facts.mount_setattr:
+        from ociruntime.plan import old_kernel
+
+        old_kernel.rewrite(plan)
     return plan
 
 

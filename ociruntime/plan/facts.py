@@ -25,6 +25,7 @@ class Facts:
       ``cgroup_mounts``: as ociruntime.cgroups.mount_facts().
     * ``rootfs``: absolute host path of root.path.
     * ``apparmor``, ``selinux``: the LSM is enabled.
+    * ``mount_setattr``: the kernel has mount_setattr(2), new in Linux 5.12.
     * ``mounts``: (mount point, file system type) of the host's mount table, only for --no-pivot.
     * ``no_setgroups``: the runtime's user namespace denies setgroups(2), and so does every one below it.
     * ``in_userns``: the runtime itself runs in a user namespace. ``kcore``: the kernel has /proc/kcore.
@@ -44,6 +45,7 @@ class Facts:
         "kcore",
         "kernel",
         "machine",
+        "mount_setattr",
         "mounts",
         "no_setgroups",
         "privileged",
@@ -60,6 +62,7 @@ class Facts:
         self.euid = 0
         self.egid = 0
         self.kernel = (6, 1)
+        self.mount_setattr = True
         self.machine = "x86_64"
         self.cap_last = 40
         self.cap_bounding = (1 << 41) - 1
