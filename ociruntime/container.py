@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _KILL_TIMEOUT = 10.0  # seconds that a killed init may take to go
 _ESRCH, _EINVAL = 3, 22
+_PF_EXITING = 0x4  # include/linux/sched.h
 
 
 def run_steps(steps: Sequence[Step[Context]], context: Context) -> None:
@@ -294,7 +295,32 @@ def pause(container: state.Container) -> None:
     status = container.status(locked=True)
     if status not in (state.RUNNING, state.CREATED):
         raise errors.Error(f"container not running or created: {status}")
-    _manager(container).freeze()
+    manager = _manager(container)
+    manager.freeze()
+    if ending(container):
+        # `kill`, which takes no lock, looked at the freezer before: what cgroup v1 has frozen would not even die.
+        manager.thaw()
+        raise not_running()
+
+
+def ending(container: state.Container) -> bool:
+    """Whether init is gone, on its way out, or about to get SIGKILL (proc_pid_stat(5), proc_pid_status(5))."""
+    if container.process() is None:
+        return True
+    place = f"/proc/{container.data['pid']}"
+    try:
+        stat = state.read_file(f"{place}/stat").rpartition(b")")[2].split()
+        status = state.read_file(f"{place}/status")
+    except OSError:
+        return True
+    if int(stat[6]) & _PF_EXITING:
+        return True
+    bit = 1 << (signals.SIGKILL - 1)
+    return any(
+        int(line.split()[1], 16) & bit
+        for line in status.splitlines()
+        if line.startswith((b"SigPnd:", b"ShdPnd:"))
+    )
 
 
 def resume(container: state.Container) -> None:

@@ -71,9 +71,25 @@ class Execution:
 
 
 def execute(execution: Execution) -> None:
-    """Start the process. Raises errors.Error; nothing is left then."""
+    """Start the process. Raises errors.Error; nothing is left then.
+
+    ``container not running`` when the container ended meanwhile; the hint says what that made fail.
+    """
     _check(execution)
-    _read(execution)
+    try:
+        _read(execution)
+        _start(execution)
+    except (errors.Error, OSError) as exc:
+        if not lifecycle.ending(execution.container):
+            raise
+        error = lifecycle.not_running()
+        error.hint = (
+            f"it ended during exec: {exc.message if isinstance(exc, errors.Error) else exc}"
+        )
+        raise error from exc
+
+
+def _start(execution: Execution) -> None:
     try:
         lifecycle.run_steps(STEPS, execution)
     except errors.Error as exc:

@@ -34,7 +34,7 @@ def start(container: state.Container) -> None:
     data = container.data
     status = container.status(locked=True)
     if status == state.STOPPED:
-        raise errors.Error("cannot start a container that has stopped")
+        raise _stopped()
     if status == state.RUNNING:
         raise errors.Error("cannot start an already running container")
     if status != state.CREATED:
@@ -56,14 +56,12 @@ def proceed(container: state.Container, hooks: dict[str, Any]) -> None:
     """Run the startContainer hooks and let init execute the program. Raises errors.Error."""
     if hooks.get("startContainer"):
         _start_container_hooks(container, hooks["startContainer"])
-    gate = _connect(container)
     try:
-        gate.send(_HEAD.pack(_GO, _NO_OP, 0, _TAG_START))
-        _follow(container, gate)
+        _pass(container)
     except OSError as exc:
+        if lifecycle.ending(container):
+            raise _stopped() from exc
         raise errors.from_os(exc, "start: talk with container init") from exc
-    finally:
-        gate.close()
     try:
         posix.unlink(state.GATE_FILE, dir_fd=container.fd)
     except OSError as exc:
@@ -90,15 +88,20 @@ def _listen(container: state.Container) -> int:
     return notify.listen(container.fd)
 
 
-def _connect(container: state.Container) -> _socket.socket:
+def _stopped() -> errors.Error:
+    return errors.Error("cannot start a container that has stopped")
+
+
+def _pass(container: state.Container) -> None:
+    """Through the gate. Raises OSError where init does not answer, errors.Error for what it answers."""
     gate = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
         # Through the descriptor: a state directory's path may be longer than a socket address (unix(7)).
         gate.connect(f"/proc/self/fd/{container.fd}/{state.GATE_FILE}")
-    except OSError as exc:
+        gate.send(_HEAD.pack(_GO, _NO_OP, 0, _TAG_START))
+        _follow(container, gate)
+    finally:
         gate.close()
-        raise errors.from_os(exc, "start: connect to container init") from exc
-    return gate
 
 
 def _follow(container: state.Container, gate: _socket.socket) -> None:

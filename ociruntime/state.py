@@ -41,6 +41,9 @@ _ID_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 _LOCK_SH, _LOCK_EX, _LOCK_NB, _LOCK_UN = 1, 2, 4, 8
 
+# Seconds to wait for a state.json that is missing: while somebody holds the lock, and while nobody does.
+_HELD, _UNCLAIMED = 1.0, 0.25
+
 _ENOENT, _EEXIST, _ESRCH, _EWOULDBLOCK = 2, 17, 3, 11
 
 
@@ -227,6 +230,24 @@ class Container:
         """Let other verbs go on."""
         _flock(self.fd, _LOCK_UN)
 
+    def await_record(self, unclaimed: float = _UNCLAIMED) -> None:
+        """Read the state again, and wait until there is one.
+
+        It is missing for a moment while the container is being claimed, and while it is being removed; for good when
+        that process was killed: so the wait is short, above all where nobody holds the lock (``unclaimed``, seconds).
+        Raises errors.Error when the container is gone.
+        """
+        start = _ocisys.monotonic()
+        while True:
+            self.data = _read_state(self.fd)
+            if self.data:
+                return
+            if posix.fstat(self.fd).st_nlink == 0:
+                raise not_found()
+            if _ocisys.monotonic() - start > (_HELD if self.busy() else unclaimed):
+                return
+            _ocisys.sleep(0.001)
+
     def busy(self) -> bool:
         """Whether another process holds the lock."""
         try:
@@ -255,10 +276,19 @@ class Container:
         return True
 
     def status(self, *, locked: bool = False) -> str:
-        """The status word. ``locked``: this process holds the lock, so nobody else is creating."""
+        """The status word. ``locked``: this process holds the lock, so nobody else is creating.
+
+        Raises errors.Error when the container was deleted meanwhile.
+        """
         if self.data.get("phase") != "ready":
-            # Half-made. Without its creator it comes to nothing, whatever is left of it.
-            return CREATING if not locked and self.busy() else STOPPED
+            if locked:
+                return STOPPED
+            if self.busy():
+                return CREATING
+            self.await_record()  # its creator may have ended well since the state was read
+            if self.data.get("phase") != "ready":
+                # Half-made. Without its creator it comes to nothing, whatever is left of it.
+                return STOPPED
         found = self.process()
         if found is None:
             return STOPPED
@@ -357,8 +387,14 @@ def not_found() -> errors.Error:
     return errors.Error(NOT_FOUND)
 
 
-def load(root: str, container_id: str, *, lock: bool = False) -> Container:
-    """Open an existing container, and with ``lock`` lock it. Raises errors.Error (``container does not exist``)."""
+def load(
+    root: str, container_id: str, *, lock: bool = False, unclaimed: float = _UNCLAIMED
+) -> Container:
+    """Open an existing container, and with ``lock`` lock it. Raises errors.Error (``container does not exist``).
+
+    ``unclaimed``: seconds to wait for a `create` that is between mkdir and flock; 0 takes its directory for one that
+    was abandoned.
+    """
     check_id(container_id)
     path = f"{root}/{container_id}"
     try:
@@ -373,6 +409,12 @@ def load(root: str, container_id: str, *, lock: bool = False) -> Container:
             container.lock()
         else:
             container.data = _read_state(fd)
+        if not container.data and not lock:
+            container.await_record(unclaimed)
+        elif not container.data and unclaimed:
+            container.unlock()
+            container.await_record(unclaimed)
+            container.lock()
     except errors.Error:
         posix.close(fd)
         raise
@@ -380,21 +422,43 @@ def load(root: str, container_id: str, *, lock: bool = False) -> Container:
 
 
 def claim(root: str, container_id: str) -> Container:
-    """Make and lock the directory of a new container. Raises errors.Error (``… already exists``)."""
+    """Make and lock the directory of a new container. Raises errors.Error (``… already exists``).
+
+    Until it is locked, `delete` may remove it, and another `create` make it again.
+    """
     check_id(container_id)
     path = f"{root}/{container_id}"
-    try:
-        posix.mkdir(path, 0o700)
-    except OSError as exc:
-        if exc.errno == _EEXIST:
-            raise errors.Error("container with given ID already exists") from exc
-        if exc.errno != _ENOENT:
-            raise errors.from_os(exc, f"mkdir {path}") from exc
-        _make_root(root)
-        return claim(root, container_id)
-    container = Container(container_id, path, posix.open(path, _DIRECTORY | posix.O_NOFOLLOW), {})
-    container.lock()
-    return container
+    while True:
+        try:
+            posix.mkdir(path, 0o700)
+        except OSError as exc:
+            if exc.errno == _EEXIST:
+                raise _exists() from exc
+            if exc.errno != _ENOENT:
+                raise errors.from_os(exc, f"mkdir {path}") from exc
+            _make_root(root)
+            continue
+        try:
+            fd = posix.open(path, _DIRECTORY | posix.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
+        container = Container(container_id, path, fd, {})
+        try:
+            container.lock()
+        except errors.Error as exc:
+            posix.close(fd)
+            if exc.message != NOT_FOUND:
+                raise
+            continue
+        if container.data:
+            # Made again by another `create`, which had the lock first.
+            posix.close(fd)
+            raise _exists()
+        return container
+
+
+def _exists() -> errors.Error:
+    return errors.Error("container with given ID already exists")
 
 
 def names(root: str) -> list[str]:

@@ -14,8 +14,10 @@ def run(call: Call) -> int:
     force = call.switch("force")
     try:
         if force:
-            container.end_creation(state.load(call.root(), call.args[0]))
-        target = state.load(call.root(), call.args[0], lock=True)
+            container.end_creation(state.load(call.root(), call.args[0], unclaimed=0))
+            target = state.load(call.root(), call.args[0], lock=True, unclaimed=0)
+        else:
+            target = state.load(call.root(), call.args[0], lock=True)
         container.delete(target, force=force, strict=call.globals.get("strict") is True)
     except errors.Error as exc:
         if force and exc.message == state.NOT_FOUND:

@@ -102,9 +102,9 @@ def run(call: Call) -> int:
     """Print one sample with --stats, else samples and events until the container stops."""
     interval = duration(call.text("interval") or "5s")
     container = state.load(call.root(), call.args[0])
-    if container.status() == state.STOPPED:
+    manager = lifecycle.cgroup(container) if container.status() != state.STOPPED else None
+    if manager is None:  # stopped, or so new that it has no cgroup
         raise errors.Error(f"container with id {container.id} is not running")
-    manager = lifecycle.cgroup(container)
     if call.switch("stats"):
         _print("stats", container.id, _stats(container, manager))
         return 0
