@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from conformance.kit import PATIENCE
 from tests.integration import hostlib
 from tests.integration.attacklib import Canary, attempt, flipping, plant
 from tests.integration.harness import Bundle, Container, Runtime, fields, poll
@@ -333,7 +334,7 @@ def test_odd_passwd(rt: Runtime, bundle: Bundle, canary: Canary, kind: str) -> N
     if rt.kind != "ociruntime":
         pytest.skip("runc and crun hang on some of them")
     passwd(bundle, kind, canary)
-    result = rt.run(bundle.args("env", "HOME"), timeout=15)
+    result = rt.run(bundle.args("env", "HOME"), timeout=15 * PATIENCE)
     assert "/from-the-host" not in result.out
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from conformance.kit import child_pids
+from conformance.kit import PATIENCE, child_pids
 from tests.integration.harness import Bundle, Container, Runtime, alive, by_kind, fields, poll
 
 pytestmark = pytest.mark.root
@@ -131,7 +131,7 @@ def test_a_failed_create_lets_go_of_stderr(rt: Runtime, bundle: Bundle, how: str
     ) as process:
         os.close(writer)
         text = b""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 10 * PATIENCE
         os.set_blocking(reader, False)
         while time.monotonic() < end:
             try:
@@ -256,32 +256,36 @@ def test_timer_slack_of_the_caller_does_not_leak(rt: Runtime, bundle: Bundle) ->
 
 def test_state_is_not_held_up_by_a_slow_create(rt: Runtime, bundle: Bundle) -> None:
     """`state` takes no lock; a container that is being made says so or is not there yet."""
-    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "2"]}]}
+    bundle.config["hooks"] = {
+        "createRuntime": [{"path": "/bin/sleep", "args": ["sleep", str(2 * PATIENCE)]}]
+    }
     container = rt.track(bundle.args("sleep").write())
     argv = rt.argv("create", "--bundle", str(bundle.path), container.id)
     quiet = subprocess.DEVNULL
     with subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet) as process:
-        time.sleep(0.7)
+        time.sleep(0.7 * PATIENCE)
         begin = time.monotonic()
         result = container.verb("state")
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < PATIENCE
         if rt.kind == "ociruntime":
             assert result.ok().json()["status"] == "creating"
-        assert process.wait(10) == 0
+        assert process.wait(10 * PATIENCE) == 0
 
 
 def test_delete_force_waits_for_a_slow_create(rt: Runtime, bundle: Bundle) -> None:
     """podman's `rm -f` comes while `create` runs: it queues, and nothing stays."""
     if rt.kind != "ociruntime":
         pytest.skip("the peers have no lock: engines serialise")
-    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1"]}]}
+    bundle.config["hooks"] = {
+        "createRuntime": [{"path": "/bin/sleep", "args": ["sleep", str(PATIENCE)]}]
+    }
     container = rt.track(bundle.args("sleep").write())
     argv = rt.argv("create", "--bundle", str(bundle.path), container.id)
     quiet = subprocess.DEVNULL
     with subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet) as process:
-        time.sleep(0.4)
+        time.sleep(0.4 * PATIENCE)
         container.delete("--force").ok()
-        process.wait(10)
+        process.wait(10 * PATIENCE)
     assert container.verb("state").code != 0
 
 
@@ -329,7 +333,8 @@ def test_hung_process_is_killed_with_its_children(rt: Runtime, bundle: Bundle) -
 
 def _members(container: Container) -> list[int]:
     found = []
-    for path in Path("/sys/fs/cgroup/pids").rglob("cgroup.procs"):
+    pids = Path("/sys/fs/cgroup/pids")
+    for path in (pids if pids.is_dir() else pids.parent).rglob("cgroup.procs"):
         if container.id in str(path):
             found += [int(p) for p in path.read_text().split()]
     return found

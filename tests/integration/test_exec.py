@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from conformance.kit import PATIENCE
 from tests.integration.harness import Bundle, Container, Result, Runtime, by_kind, fields, poll
 
 pytestmark = pytest.mark.root
@@ -244,7 +245,7 @@ def test_exec_in_a_stopped_container(rt: Runtime, bundle: Bundle) -> None:
 def test_exec_in_a_paused_container(container: Container) -> None:
     container.verb("pause").ok()
     try:
-        result = container.exec("echo", timeout=3)
+        result = container.exec("echo", timeout=3 * PATIENCE)
     finally:
         container.verb("resume").ok()
     result.failed("cannot exec in a paused container")
@@ -288,9 +289,10 @@ def test_exec_survives_changes_of_the_bundle(container: Container) -> None:
 def test_eight_at_once(container: Container) -> None:
     """containerd 2 runs probes so: none may wait for another's end (engines, trap 22)."""
     results: list[Result] = []
+    seconds = 0.5 if PATIENCE == 1 else 4 * PATIENCE  # all of them start one after another there
 
     def call() -> None:
-        results.append(container.exec("sleep", "0.5", ";", "echo", "x"))
+        results.append(container.exec("sleep", str(seconds), ";", "echo", "x"))
 
     threads = [threading.Thread(target=call) for _ in range(8)]
     for thread in threads:

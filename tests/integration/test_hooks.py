@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from conformance.kit import PATIENCE
 from tests.integration.harness import Bundle, Runtime, alive, by_kind, poll
 
 pytestmark = pytest.mark.root
@@ -273,12 +275,12 @@ def test_timeout(rt: Runtime, bundle: Bundle, kind: str) -> None:
     shell(
         bundle,
         kind,
-        f"read p x </proc/self/stat; echo $p > {bundle.path}/hook.pid; exec sleep 30",
-        timeout=1,
+        f"read p x </proc/self/stat; echo $p > {bundle.path}/hook.pid; exec sleep {30 * PATIENCE:g}",
+        timeout=math.ceil(PATIENCE / 2),
     )
     begin = time.monotonic()
     result = rt.try_create(bundle).result
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 10 * PATIENCE
     result.failed(by_kind(rt, "time", runc="hook", crun=""))
     pid = int((bundle.path / "hook.pid").read_text())
     poll(lambda: not alive(pid), "the hook outlives its time-out")
@@ -324,13 +326,13 @@ def test_hook_that_writes_a_lot(rt: Runtime, bundle: Bundle) -> None:
 
 def test_hook_that_leaves_a_child_behind(rt: Runtime, bundle: Bundle) -> None:
     """A background child that keeps the pipes must not hold up create."""
-    shell(bundle, "prestart", f"sleep 20 & echo $! > {bundle.path}/child")
+    shell(bundle, "prestart", f"sleep {20 * PATIENCE:g} & echo $! > {bundle.path}/child")
     begin = time.monotonic()
     rt.create(bundle.args("sleep"))
     took = time.monotonic() - begin
     os.kill(int((bundle.path / "child").read_text()), 9)
     if rt.kind != "runc":
-        assert took < 10
+        assert took < 10 * PATIENCE
 
 
 def test_hook_is_not_given_the_runtimes_descriptors(rt: Runtime, bundle: Bundle) -> None:

@@ -306,13 +306,19 @@ def test_cgroup_mount(rt: Runtime, bundle: Bundle) -> None:
     assert table["/sys/fs/cgroup/memory"].kind == "cgroup"
 
 
+V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+PIDS = "/sys/fs/cgroup" if V2 else "/sys/fs/cgroup/pids"
+
+
 @pytest.mark.parametrize("private", [False, True])
 def test_the_container_sees_its_own_cgroup_only(rt: Runtime, bundle: Bundle, private: bool) -> None:
     if private:
         bundle.namespace("cgroup")
+    elif V2:
+        pytest.skip("the one hierarchy of cgroup v2 is shown as it is: test_cgroup_view.py")
     bundle.linux["cgroupsPath"] = f"/{rt.root.name}/below"
     bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev")
-    bundle.args("ls", "/sys/fs/cgroup/pids", ";", "cat", "/sys/fs/cgroup/pids/cgroup.procs")
+    bundle.args("ls", PIDS, ";", "cat", f"{PIDS}/cgroup.procs")
     lines = rt.run(bundle).ok().lines
     assert rt.root.name not in lines
     assert lines[-1] == "1"
@@ -321,7 +327,7 @@ def test_the_container_sees_its_own_cgroup_only(rt: Runtime, bundle: Bundle, pri
 def test_cgroup_mount_is_not_writable(rt: Runtime, bundle: Bundle) -> None:
     """CVE-2023-25809: `ro` must hold, also in a user namespace."""
     bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev")
-    bundle.args("write", "/sys/fs/cgroup/pids/cgroup.procs", "1")
+    bundle.args("write", f"{PIDS}/cgroup.procs", "1")
     rt.run(bundle).failed("EROFS")
 
 

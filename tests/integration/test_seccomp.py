@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import select
 import socket
 import struct
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from conformance.kit import PATIENCE
 from tests.integration.harness import Bundle, Runtime, fields
 
 pytestmark = pytest.mark.root
@@ -241,7 +243,7 @@ class Listener:
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(str(path))
         self.server.listen()
-        self.server.settimeout(15)
+        self.server.settimeout(15 * PATIENCE)
         self.state: dict[str, Any] = {}
         self.count = 0
         self.closed_after = False
@@ -251,7 +253,7 @@ class Listener:
     def _serve(self) -> None:
         connection, _ = self.server.accept()
         with connection:
-            connection.settimeout(10)
+            connection.settimeout(10 * PATIENCE)
             data, control, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(16))
             fds = array.array("i")
             for _, _, payload in control:
@@ -264,14 +266,19 @@ class Listener:
                 data += more
         self.state = json.loads(data)
         fd = fds[0]
+        # Before Linux 6.11 RECV goes on waiting when nobody uses the filter any more: only poll(2) tells.
+        waiter = select.poll()
+        waiter.register(fd, select.POLLIN)
         try:
-            while True:
+            while not waiter.poll()[0][1] & select.POLLHUP:
                 request = bytearray(80)
                 fcntl.ioctl(fd, self.RECV, request)
                 (identity,) = struct.unpack_from("Q", request)
                 self.count += 1
                 fcntl.ioctl(fd, self.SEND, struct.pack("QqiI", identity, 4242, 0, 0))
         except OSError:
+            pass
+        finally:
             os.close(fd)
 
     def close(self) -> None:
@@ -288,7 +295,7 @@ def listener(rt: Runtime, bundle: Bundle) -> Iterator[Listener]:
     yield agent
     agent.close()
     rt.clean()
-    agent.thread.join(5)
+    agent.thread.join(5 * PATIENCE)
 
 
 def test_notify(rt: Runtime, bundle: Bundle, listener: Listener) -> None:
@@ -329,7 +336,7 @@ def test_notify_ends_when_the_container_does(
 ) -> None:
     container = rt.create(bundle.args("sleep")).start()
     container.delete("--force").ok()
-    listener.thread.join(10)
+    listener.thread.join(10 * PATIENCE)
     assert not listener.thread.is_alive()
 
 

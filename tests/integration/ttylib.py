@@ -9,6 +9,8 @@ import socket
 import time
 from pathlib import Path
 
+from conformance.kit import PATIENCE
+
 
 class ConsoleSocket:
     """What conmon and the containerd shim do: accept, and take the pty master."""
@@ -41,7 +43,7 @@ class ConsoleSocket:
             os.close(fd)
 
 
-def read_until(fd: int, text: str, timeout: float = 10) -> str:
+def read_until(fd: int, text: str, timeout: float = 10 * PATIENCE) -> str:
     """Output of a terminal until `text` came, or its end."""
     data = b""
     end = time.monotonic() + timeout
