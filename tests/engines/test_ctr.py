@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,13 +14,19 @@ pytestmark = [pytest.mark.root, pytest.mark.engines("ctr")]
 FOREVER = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
 
 
-def execute(engine: Containerd, name: str, *command: str, stdin: bytes | None = None) -> str:
+def execute(
+    engine: Containerd,
+    name: str,
+    *command: str,
+    flags: Sequence[str] = (),
+    stdin: bytes | None = None,
+) -> str:
     """The output of a successful exec.
 
     ctr may leave before it has copied it, with each runtime: on a busy machine once in 30 times.
     """
     for _ in range(5):
-        words = ("--exec-id", engine.new_name(), name, *command)
+        words = ("--exec-id", engine.new_name(), *flags, name, *command)
         if out := engine.call("tasks", "exec", *words, stdin=stdin).ok().out:
             return out
     return ""
@@ -41,7 +48,7 @@ def test_run_by_path(engine: Containerd) -> None:
 
 
 def test_stdin(engine: Containerd) -> None:
-    data = bytes(range(256)) * 4096
+    data = bytes(range(256)) * (5 << 12)  # 5 MiB
     result = engine.task("sha256sum", stdin=data).ok()
     assert result.out.split()[0] == hashlib.sha256(data).hexdigest()
 
