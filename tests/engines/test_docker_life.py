@@ -86,20 +86,6 @@ def test_top_with_options(engine: Docker) -> None:
     assert len(engine.call("top", name, "-ef").ok().out.splitlines()) == 3
 
 
-def test_stop_signal_and_timeout(engine: Docker) -> None:
-    script = "trap 'echo got-usr1; exit 9' USR1; echo up; sleep 1000 & wait"
-    name = engine.detached("--stop-signal", "USR1", IMAGE, "sh", "-c", script)
-    engine.wait_for_log(name, "up")
-    engine.call("stop", name).ok()
-    assert engine.logs(name) == ["got-usr1", "up"] and engine.state(name)["ExitCode"] == 9
-    deaf = "trap '' TERM; echo up; while :; do sleep 0.1; done"
-    name = engine.detached("--stop-timeout", "1", IMAGE, "sh", "-c", deaf)
-    engine.wait_for_log(name, "up")
-    before = time.monotonic()
-    engine.call("stop", name).ok()
-    assert time.monotonic() - before < 8 and engine.state(name)["ExitCode"] == 137
-
-
 def test_wait_for_many(engine: Docker) -> None:
     names = [engine.detached(IMAGE, "sh", "-c", f"sleep 0.5; exit {code}") for code in (3, 0, 137)]
     assert engine.call("wait", *names).ok().out.split() == ["3", "0", "137"]
@@ -140,16 +126,6 @@ def test_restart_policy(engine: Docker, policy: str, status: int, starts: int) -
     time.sleep(0.5)
     assert len(engine.logs(name)) == starts or policy == "always"
     assert engine.state(name)["Status"] == "exited"
-
-
-def test_killed_from_outside_and_started_again(engine: Docker) -> None:
-    """With `unless-stopped` a container whose first process is killed on the host comes back."""
-    name = engine.service("--restart", "unless-stopped")
-    first = engine.state(name)["Pid"]
-    engine.world.call("kill", "-9", str(first)).ok()
-    poll(lambda: engine.state(name)["Pid"] not in (0, first), "does not come back")
-    assert engine.call("exec", name, "true").code == 0
-    assert engine.inspect(name)["RestartCount"] == 1
 
 
 def test_health(engine: Docker) -> None:
@@ -230,6 +206,30 @@ def test_error_of_the_runtime(engine: Docker) -> None:
     if engine.ours:
         assert told.startswith("config.json") and "level=" not in told, told
         assert "no such file or directory" in told
+
+
+def test_last_line_of_the_log(engine: Docker) -> None:
+    """What `exec` tells is the message of the last error in the shim's log.json."""
+    name = engine.service()
+    number = engine.inspect(name)["Id"]
+    place = "/run/containerd-state/io.containerd.runtime.v2.task/moby"
+    log = engine.world.path(f"{place}/{number}/log.json")
+    for program in ("no-such-program", "/etc/plain-file"):
+        result = engine.call("exec", name, program)
+        last = json.loads(log.read_text().splitlines()[-1])
+        assert last["level"] == "error" and program in last["msg"], last
+        assert last["msg"] in result.out + result.err, result
+
+
+def test_checkpoint(engine: Docker) -> None:
+    """With CRIU it can be started from; without, or where it fails, the reason is told.  The container goes on."""
+    name = engine.service()
+    result = engine.call("checkpoint", "create", "--leave-running", name, "one")
+    assert result.code == 0 or "criu" in result.err.lower(), result
+    listed = engine.call("checkpoint", "ls", name).ok().out
+    assert ("one" in listed.split()) == (result.code == 0)
+    assert engine.state(name)["Status"] == "running"
+    assert engine.execute(name, "echo on") == ["on"]
 
 
 def test_init(engine: Docker) -> None:

@@ -64,6 +64,21 @@ def test_stop_by_force(engine: Engine) -> None:
     assert 0.9 < time.monotonic() - before < 20
 
 
+def test_stop_signal_and_timeout(engine: Engine) -> None:
+    """Those that the container was made with."""
+    script = "trap 'echo got-usr1; exit 9' USR1; echo up; sleep 1000 & wait"
+    name = engine.detached("--stop-signal", "USR1", IMAGE, "sh", "-c", script)
+    engine.wait_for_log(name, "up")
+    engine.call("stop", name).ok()
+    assert engine.logs(name) == ["got-usr1", "up"] and engine.state(name)["ExitCode"] == 9
+    deaf = "trap '' TERM; echo up; while :; do sleep 0.1; done"
+    name = engine.detached("--stop-timeout", "1", IMAGE, "sh", "-c", deaf)
+    engine.wait_for_log(name, "up")
+    before = time.monotonic()
+    engine.call("stop", name).ok()
+    assert time.monotonic() - before < 8 and engine.state(name)["ExitCode"] == 137
+
+
 def test_kill(engine: Engine) -> None:
     name = engine.service()
     engine.call("kill", name).ok()
@@ -103,11 +118,13 @@ def test_exec_is_confined(engine: Engine) -> None:
     assert own == first and "Seccomp:\t2" in own
 
 
-def test_exec_megabyte_through_stdin(engine: Engine) -> None:
-    data = bytes(range(256)) * 4096
+def test_exec_much_through_stdin(engine: Engine) -> None:
+    """In one command to a file inside as well, all at its end: nothing is lost or added."""
+    data = bytes(range(256)) * (5 << 12)  # 5 MiB
     name = engine.service()
-    result = engine.call("exec", "--interactive", name, "sha256sum", stdin=data).ok()
-    assert result.out.split()[0] == hashlib.sha256(data).hexdigest()
+    script = "tee /tmp/copy | sha256sum; wc -c </tmp/copy"
+    result = engine.call("exec", "--interactive", name, "sh", "-c", script, stdin=data).ok()
+    assert result.out.split() == [hashlib.sha256(data).hexdigest(), "-", str(len(data))]
 
 
 def test_exec_failures(engine: Engine, subtests: SubTests) -> None:
@@ -204,6 +221,16 @@ def test_restart_policy(engine: Engine) -> None:
     engine.wait_for(name, "exited")
     # podman cleans up by itself; what meets `rm` there may stay, with each runtime.
     poll(lambda: not engine.strangers(), "the clean-up does not end")
+
+
+def test_killed_from_outside(engine: Engine) -> None:
+    """A container whose first process somebody on the host kills comes back if its policy says so."""
+    name = engine.service("--restart", "always")
+    first = engine.state(name)["Pid"]
+    engine.world.call("kill", "-9", str(first)).ok()
+    poll(lambda: engine.state(name)["Pid"] not in (0, first), "does not come back")
+    poll(lambda: engine.call("exec", name, "true").code == 0, "not running")
+    assert engine.inspect(name)["RestartCount"] == 1
 
 
 def test_top(engine: Engine) -> None:

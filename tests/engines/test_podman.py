@@ -227,17 +227,13 @@ def test_error_line(engine: Podman, subtests: SubTests) -> None:
         name = engine.new_name()
         engine.call("create", "--name", name, *engine.run_flags(), IMAGE, "no-such-program").ok()
         result = engine.call("start", name)
-        assert result.code in (125, 127), result
-        place = engine.inspect(name)["OCIConfigPath"] or ""
-        folder = (
-            place.rpartition("/")[0]
-            or engine.call("inspect", "--format", "{{.StaticDir}}", name).out.strip()
-        )
-        found = engine.world.path(folder) / "oci-log"
-        if found.exists():
-            last = json.loads(found.read_text().splitlines()[-1])
-            assert last["level"] == "error" and "not found in $PATH" in last["msg"]
-            assert last["msg"] in result.err
+        assert result.code == 125, result
+        number = engine.inspect(name)["Id"]
+        run = f"{engine.env['XDG_RUNTIME_DIR']}/containers" if engine.user else "/run/storage.run"
+        log = engine.world.path(f"{run}/overlay-containers/{number}/userdata/oci-log")
+        last = json.loads(log.read_text().splitlines()[-1])
+        assert last["level"] == "error" and "not found in $PATH" in last["msg"]
+        assert last["msg"] in result.err, result
 
 
 def test_masks(engine: Podman, subtests: SubTests) -> None:
@@ -278,6 +274,25 @@ def test_privileged(engine: Podman) -> None:
     masks, capabilities, seccomp = engine.shell("--privileged", script=script)
     assert masks == "0" and seccomp == "Seccomp:\t0"
     assert int(capabilities.split()[1], 16) & 1 << 21
+
+
+def test_exec_privileged(engine: Podman) -> None:
+    """The capabilities of the runtime itself; without the flag those of the container."""
+    name = engine.service("--cap-drop", "all")
+    script = "grep CapEff /proc/self/status | cut -f2"
+    masks = [int(engine.execute(name, script, *flags)[0], 16) for flags in ((), ("--privileged",))]
+    assert masks[0] == 0 and masks[1] >> 21 & 1, masks
+
+
+def test_exec_with_descriptors(engine: Podman) -> None:
+    """--preserve-fds of `exec`."""
+    name = engine.service()
+    words = (*engine.command, "exec", "--preserve-fds", "2", name, "cat", "/proc/self/fd/4")
+    script = 'exec "$@" 3</dev/null 4</etc/hostname'
+    result = engine.world.call(
+        "sh", "-c", script, "sh", *words, env=engine.env, user=engine.user
+    ).ok()
+    assert result.out == engine.world.path("/etc/hostname").read_text()
 
 
 def test_clock_and_passwd(engine: Podman) -> None:

@@ -85,6 +85,7 @@ def test_user_namespaces_of_a_user(engine: Podman, subtests: SubTests) -> None:
         "": [(0, USER_ID, 1), (1, 200000, 65536)],
         "host": [(0, USER_ID, 1), (1, 200000, 65536)],
         "auto:size=1000": [(0, 1, 1000)],
+        "auto": [(0, 1, 65534)],
         "nomap": [(0, 1, 65536)],
         "keep-id": [(0, 1, USER_ID), (USER_ID, 0, 1)],
         "keep-id:uid=7,gid=8": [(0, 1, 7), (7, 0, 1)],
@@ -96,10 +97,13 @@ def test_user_namespaces_of_a_user(engine: Podman, subtests: SubTests) -> None:
     with subtests.test("explicit"):
         flags = ["--uidmap", "0:1:100", "--uidmap", "1000:0:1", "--gidmap", "0:1:1100"]
         assert maps(engine, *flags) == [(0, 1, 100), (1000, 0, 1)]
+        assert maps(engine, "--uidmap", "0:0:1") == [(0, 0, 1)]
     with subtests.test("id inside"):
         assert engine.shell("--userns", "keep-id", script="id -u; id -g") == [str(USER_ID)] * 2
         flags = ["--userns", "keep-id:uid=7,gid=8"]
         assert engine.shell(*flags, script="id -u; id -g") == ["7", "8"]
+        flags = ["--userns", "keep-id", "--user", "root"]
+        assert engine.shell(*flags, script="id -u; id -g") == ["0", "0"]
 
 
 @pytest.mark.engines("user-podman")
@@ -118,6 +122,8 @@ def test_user_namespaces_of_root(engine: Podman, subtests: SubTests) -> None:
     with subtests.test("auto"):
         [first] = maps(engine, "--userns", "auto:size=5000")
         assert first[0] == 0 and first[1] >= 1000000 and first[2] == 5000
+    with subtests.test("host"):
+        assert maps(engine, "--userns", "host") == [(0, 0, 4294967295)]
     with subtests.test("two of them"):
         name = engine.service("--userns", "auto")
         own = engine.execute(name, "cat /proc/self/uid_map")[0].split()[1]
@@ -151,6 +157,15 @@ def test_mapped_volume(engine: Podman) -> None:
     flags = ("--uidmap", "0:300000:65536", "--volume", "/run/mapped:/mnt:idmap")
     assert engine.shell(*flags, script="stat -c %u /mnt/x; touch /mnt/y") == ["0"]
     assert engine.host("stat -c %u /run/mapped/y; rm -r /run/mapped") == "0\n"
+
+
+@pytest.mark.engines("podman", "user-podman", peers=1)
+def test_user_namespace_by_path(engine: Podman) -> None:
+    """podman does not shift the image's owners for it, so the root cannot be read there: a plain refusal, 126."""
+    name = engine.service("--uidmap", "0:1:100")
+    path = f"/proc/{engine.state(name)['Pid']}/ns/user"
+    result = engine.run("--userns", f"ns:{path}", IMAGE, "true")
+    assert result.code == 126 and "permission denied" in result.err, result
 
 
 @pytest.mark.engines("podman", "user-podman")

@@ -69,6 +69,18 @@ def test_exec(engine: Engine) -> None:
         assert terminal.wait() == 8
 
 
+def test_size_of_an_exec(engine: Engine) -> None:
+    """Its own: the first one, and what the user makes of it."""
+    name = engine.service()
+    script = "until [ \"$(stty size)\" = '30 90' ]; do sleep 0.05; done; echo first;"
+    script += "until [ \"$(stty size)\" = '21 81' ]; do sleep 0.05; done; echo second"
+    with engine.on_terminal("exec", "-it", name, "sh", "-c", script) as terminal:
+        terminal.expect("first")
+        terminal.resize(21, 81)
+        terminal.expect("second")
+        assert terminal.wait() == 0
+
+
 def test_exec_beside_a_terminal(engine: Engine) -> None:
     """Two terminals in one container do not meet."""
     name = engine.detached("-it", IMAGE, "sh")

@@ -75,6 +75,20 @@ def test_sub_path(engine: Engine) -> None:
     engine.host("rm -r /run/tree")
 
 
+def test_folder_of_a_named_volume(engine: Engine) -> None:
+    """A part of a volume that an engine manages, where it can."""
+    option = "subpath" if "podman" in engine.command else "volume-subpath"
+    volume = engine.new_name()
+    script = "mkdir -p /all/one/two; echo deep >/all/one/two/file"
+    engine.shell("--volume", f"{volume}:/all", script=script)
+    part = f"type=volume,src={volume},dst=/part,{option}=one/two"
+    result = engine.run("--mount", part, IMAGE, "ls", "/part")
+    if option in result.err and ("unexpected" in result.err or "invalid" in result.err):
+        pytest.skip(f"{engine.version()} has no parts of volumes")
+    assert result.ok().out == "file\n"
+    engine.call("volume", "rm", volume).ok()
+
+
 def test_flags_of_a_volume(engine: Engine) -> None:
     """nosuid, nodev, noexec and ro are in force."""
     if "docker" in engine.command:

@@ -37,6 +37,7 @@ class Docker(Containerd):
             "default-runtime": "chosen",
             "cgroup-parent": f"/{self.world.name}",
             "live-restore": True,
+            "experimental": True,  # checkpoint
             "default-ulimits": {
                 limit.partition("=")[0]: {
                     "Name": limit.partition("=")[0],
