@@ -10,6 +10,7 @@ from pytest_subtests import SubTests
 
 from tests.engines.drivers import IMAGE
 from tests.engines.drivers.buildah import Buildah
+from tests.engines.world import USER_ID
 
 pytestmark = [pytest.mark.root, pytest.mark.engines("buildah", "user-buildah")]
 ROOT = pytest.mark.engines("buildah")
@@ -35,7 +36,10 @@ def test_missing_program(engine: Buildah, subtests: SubTests) -> None:
     }.items():
         with subtests.test(program):
             result = engine.call("run", "--network", "none", name, "--", program)
-            assert result.code == 1 and text in result.err.lower(), result
+            said = result.err.lower().replace(
+                "operation not permitted", "permission denied"
+            )  # crun
+            assert result.code == 1 and text in said, result
 
 
 def test_stdin(engine: Buildah) -> None:
@@ -184,8 +188,10 @@ COPY context-file copied
 
 
 def build(engine: Buildah, text: str, *flags: str, tag: str = "built") -> str:
+    owner = USER_ID if engine.user else 0  # 1.39 wants a bound file to be the user's own
     engine.host(
-        "mkdir -p /run/context; echo context >/run/context/context-file; chmod -R 755 /run/context"
+        "mkdir -p /run/context; echo context >/run/context/context-file; chmod -R 755 /run/context;"
+        f"chown -R {owner}:{owner} /run/context"
     )
     engine.world.path("/run/context/Dockerfile").write_text(text)
     engine.world.path("/run/secret-word").write_text("hidden\n")
@@ -203,7 +209,11 @@ def test_build(engine: Buildah) -> None:
     name = engine.call("from", "--name", engine.new_name(), "built").ok().out.strip()
     script = "cat /made /copied /times /secret here copied"
     lines = engine.within(name, script).ok().out.split()
-    assert lines == ["built", "context", "1", "hidden", "/home/app", "context"]
+    times = lines.pop(2)
+    assert lines == ["built", "context", "hidden", "/home/app", "context"]
+    assert times == "1" or (
+        times == "2" and " 1.28." not in engine.version()
+    )  # no cache of such steps
 
 
 def test_failing_build(engine: Buildah, subtests: SubTests) -> None:

@@ -233,11 +233,7 @@ def test_masked_paths(engine: Engine) -> None:
 def test_init(engine: Engine) -> None:
     """An init of the engine reaps orphans."""
     script = "(sleep 0.01 &); sleep 0.2; readlink /proc/1/exe; grep -l '^State:.Z' /proc/[1-9]*/status | wc -l"
-    flags = [
-        "--init",
-        *(["--init-path", "/usr/bin/tini-static"] if "podman" in engine.command else []),
-    ]
-    lines = engine.shell(*flags, script=script)
+    lines = engine.shell(*engine.init_flags(), script=script)
     assert lines[0] in ("/sbin/docker-init", "/dev/init", "/run/podman-init") and lines[1] == "0"
 
 

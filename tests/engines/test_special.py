@@ -73,7 +73,7 @@ def test_unknown_name(engine: Podman) -> None:
     assert engine.call(*flags, IMAGE, "/etc/plain-file").code == 126
 
 
-@pytest.mark.engines("podman")
+@pytest.mark.engines("podman", peers=2)
 def test_no_cgroups(engine: Podman) -> None:
     """--cgroups=disabled becomes crun's option --cgroup-manager disabled."""
     if engine.runtime == "runc":

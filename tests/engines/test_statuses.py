@@ -31,8 +31,12 @@ def test_statuses(engine: Engine, subtests: SubTests) -> None:
         with subtests.test(f"exec {what}"):
             missing, refused = engine.exec_codes
             expected = {127: missing, 126: refused}.get(status, status)
-            assert engine.call("exec", name, *words).code == expected
-        flags = ("--init",) if words in NEEDS_INIT else ()
+            code = engine.call("exec", name, *words).code
+            # podman 5 takes runc's words for a folder for no refusal.
+            assert code == expected or (
+                engine.runtime == "runc" and words == ("/etc",) and code == 255
+            )
+        flags = tuple(engine.init_flags()) if words in NEEDS_INIT else ()
         with subtests.test(f"run {what}"):
             assert engine.run(*flags, IMAGE, *words).code == status
         if what not in STARTED:

@@ -47,7 +47,7 @@ def test_propagation(engine: Engine, subtests: SubTests) -> None:
         engine.host(f"umount --recursive {PLACE}; rmdir {PLACE}")
 
 
-@pytest.mark.engines("podman", "docker")
+@pytest.mark.engines("podman", "docker", peers=2)
 def test_mount_below_a_volume(engine: Engine) -> None:
     """A bind is recursive unless it is asked not to be."""
     engine.host(
@@ -58,9 +58,8 @@ def test_mount_below_a_volume(engine: Engine) -> None:
         assert engine.shell("--volume", "/run/outer:/mnt", script=script) == ["x"]
         plain = "type=bind,src=/run/outer,dst=/mnt,bind-nonrecursive=true"
         lines = engine.shell("--mount", plain, script=script)
-        assert lines == (
-            ["x"] if engine.runtime == "crun" else []
-        )  # each of its binds is recursive
+        # Each bind of crun 1.8 is recursive.
+        assert lines == [] or (engine.runtime == "crun" and lines == ["x"])
     finally:
         engine.host("umount /run/outer/sub; rm -r /run/outer")
 
@@ -152,7 +151,8 @@ def test_tmpfs_mount(engine: Engine) -> None:
     copied = ["file"] if "podman" in engine.command else []
     mode, *rest = engine.shell(*flags, script=script)
     assert rest == [*copied, "full"]
-    assert mode == ("755" if engine.runtime == "runc" else "711")  # 1.1 takes the image's
+    # runc 1.1.5 takes the image's.
+    assert mode == "711" or (engine.runtime == "runc" and mode == "755")
 
 
 @pytest.mark.engines("podman", "user-podman")
@@ -198,7 +198,8 @@ def test_volume_of_the_image(engine: Podman) -> None:
         "-c",
         "grep ' /seeded ' /proc/mounts; ls /seeded",
     )
-    for mode, answer in (("bind", "file"), ("tmpfs", "tmpfs"), ("ignore", "file")):
+    own = "bind" if engine.version().split()[-1].startswith("4.") else "anonymous"
+    for mode, answer in ((own, "file"), ("tmpfs", "tmpfs"), ("ignore", "file")):
         output = engine.call("run", "--rm", "--image-volume", mode, *flags)
         assert answer in output.out, (mode, output)
     engine.call("rmi", "--force", "withvolume").ok()

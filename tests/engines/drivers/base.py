@@ -114,6 +114,10 @@ class Engine:
         """The same for a container without a network of the engine's."""
         return [*self.place_flags(), "--network", "none"]
 
+    def init_flags(self) -> list[str]:
+        """The flags for an init of the engine."""
+        return ["--init"]
+
     def run(self, *args: str, stdin: bytes | None = None) -> Result:
         """`run --rm` in the foreground."""
         return self.call("run", "--rm", *self.run_flags(), *args, stdin=stdin)

@@ -47,8 +47,16 @@ class Containerd(Engine):
         return ["run", "--cgroup", group, "--env", path, *flags, "--rootfs", ROOTFS, name, *command]
 
     def task(self, *command: str, flags: Sequence[str] = (), stdin: bytes | None = None) -> Result:
-        """`run --rm` in the foreground."""
-        return self.call(*self.task_args(("--rm", *flags), self.new_name(), command), stdin=stdin)
+        """`run --rm` in the foreground.
+
+        ctr may leave before it has copied the output, with each runtime: on a busy machine once in 250 times.
+        """
+        for _ in range(3):
+            words = self.task_args(("--rm", *flags), self.new_name(), command)
+            result = self.call(*words, stdin=stdin)
+            if result.out:
+                break
+        return result
 
     def background(self, *command: str, flags: Sequence[str] = ()) -> str:
         """`run --detach` of a task under a new name, which is returned."""

@@ -60,6 +60,9 @@ class Podman(Engine):
             parent = "/sys/fs/cgroup/*/libpod_parent"
             self.host(f"find {parent} -depth -type d -exec rmdir {{}} + 2>/dev/null; true")
 
+    def init_flags(self) -> list[str]:
+        return ["--init", "--init-path", "/usr/bin/tini-static"]
+
     def place_flags(self) -> list[str]:
         return ["--cgroup-parent", f"/{self.world.name}"]
 
