@@ -280,13 +280,13 @@ class Container:
 
         Raises errors.Error when the container was deleted meanwhile.
         """
-        if self.data.get("phase") != "ready":
-            if locked:
-                return STOPPED
-            if self.busy():
+        while self.data.get("phase") != "ready":
+            if not locked and self.busy():
                 return CREATING
-            self.await_record()  # its creator may have ended well since the state was read
-            if self.data.get("phase") != "ready":
+            before = self.data
+            if not locked:
+                self.await_record()  # its creator may have got on, or ended well, since the state was read
+            if self.data == before:
                 # Half-made. Without its creator it comes to nothing, whatever is left of it.
                 return STOPPED
         found = self.process()

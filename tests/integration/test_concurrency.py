@@ -21,7 +21,7 @@ from tests.integration.harness import Bundle
 
 pytestmark = pytest.mark.root
 MakeBundle = Callable[[], Bundle]
-EXAMPLES = int(os.environ.get("CONCURRENCY_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("CONCURRENCY_EXAMPLES", "4"))
 
 
 @pytest.fixture
