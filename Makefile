@@ -82,7 +82,8 @@ build: test-apt ## build into the source tree as well, which is what tests impor
 
 install: apt ## install below PREFIX (/usr/local): the command, manual pages, completion; DESTDIR is honoured
 	@$(LOCKED) -s $(VENV)/.wheel
-	@$(BIN)/python install/place.py install --destdir '$(DESTDIR)' --prefix '$(PREFIX)' --wheel $(VENV)/wheel/ociruntime-*.whl
+	@$(BIN)/python install/place.py install --destdir '$(DESTDIR)' --prefix '$(PREFIX)' \
+		--dependencies $(VENV)/dependencies --wheel $(VENV)/wheel/ociruntime-*.whl
 
 uninstall: ## undo install
 	@$(PYTHON) install/place.py uninstall --destdir '$(DESTDIR)' --prefix '$(PREFIX)'
@@ -99,10 +100,18 @@ clean: ## remove whatever was built
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q -c install/constraints.txt setuptools cffi
+	@$(BIN)/pip install -q --require-hashes -r install/build.txt
+
+# Each dependency as a wheel, downloaded and verified once; everything below installs from there.
+$(VENV)/.dependencies: $(BIN)/python install/build.txt install/requirements.txt
+	@rm -rf $(VENV)/dependencies
+	@$(BIN)/pip wheel -q --require-hashes --no-build-isolation --use-pep517 -w $(VENV)/dependencies \
+		-r install/requirements.txt
+	@$(BIN)/pip install -q --no-index $(VENV)/dependencies/*.whl
+	@touch $@
 
 # One wheel is what .venv, `make install` and the tests install.
-$(VENV)/.wheel: $(BIN)/python $(SOURCES)
+$(VENV)/.wheel: $(VENV)/.dependencies $(SOURCES)
 	@rm -rf build $(VENV)/wheel
 	@$(BIN)/pip wheel -v --no-deps --no-build-isolation -w $(VENV)/wheel . >$(VENV)/build.log 2>&1 || { \
 		cat $(VENV)/build.log; exit 1; }
@@ -110,7 +119,6 @@ $(VENV)/.wheel: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.wheel
-	@$(BIN)/pip install -q -c install/constraints.txt $(VENV)/wheel/ociruntime-*.whl
 	@$(BIN)/pip install -q --no-deps --force-reinstall $(VENV)/wheel/ociruntime-*.whl
 	@OCIRUNTIME_LAUNCHER=script $(BIN)/python setup.py -q build_scripts --build-dir=$(VENV)/script 2>/dev/null
 	@$(BIN)/ociruntime --version
@@ -121,10 +129,10 @@ dist/.deb: $(VENV)/.wheel install/deb.py install/place.py $(wildcard install/exa
 	@$(BIN)/python install/deb.py dist >$(VENV)/deb.log 2>&1 || { cat $(VENV)/deb.log; exit 1; }
 	@touch $@
 
-$(VENV)/.test-installed: $(VENV)/.installed pyproject.toml
+$(VENV)/.test-installed: $(VENV)/.installed pyproject.toml tests/constraints.txt
 	@$(BIN)/python -c 'import tomllib; f = open("pyproject.toml", "rb"); \
 		print(*tomllib.load(f)["project"]["optional-dependencies"]["test"], sep="\n")' >$(VENV)/test-requirements.txt
-	@$(BIN)/pip install -q -r $(VENV)/test-requirements.txt
+	@$(BIN)/pip install -q -c tests/constraints.txt -r $(VENV)/test-requirements.txt
 	@$(BIN)/python setup.py -q build_parts build_ext --inplace
 	@touch $@
 

@@ -3,12 +3,13 @@
 setuptools runs, in this order: build_py (package, schemas, validator, init), build_ext (extension modules),
 build_scripts (the command `ociruntime`, which freezes what build_py laid out), install_data (manual, completion).
 
-Environment: OCIRUNTIME_LAUNCHER (native/build_launcher.py); OCIRUNTIME_SITES: directories, separated by colons, where
-the dependencies will be, if not beside the package.
+Environment: SOURCE_DATE_EPOCH (install/epoch.py); OCIRUNTIME_LAUNCHER (native/build_launcher.py); OCIRUNTIME_SITES:
+directories, separated by colons, where the dependencies will be, if not beside the package.
 """
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import os
 import shutil
@@ -16,6 +17,7 @@ import site
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 from distutils.command.build_scripts import build_scripts
 from distutils.command.install_data import install_data
@@ -26,6 +28,7 @@ from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.command.install import install
+from setuptools.command.sdist import sdist
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, ROOT)  # a build front end does not
@@ -50,6 +53,11 @@ def load(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+EPOCH: int = load("install/epoch.py").EPOCH
+os.environ["SOURCE_DATE_EPOCH"] = str(EPOCH)  # for the members of the wheel
+os.umask(0o022)  # whose modes are those of the files that are built
 
 
 def check_dependencies() -> None:
@@ -200,6 +208,30 @@ class InstallData(install_data):
         super().run()
 
 
+class Sdist(sdist):
+    """Packs nothing of this machine: no owners, no times, no modes but of who may execute."""
+
+    def make_archive(self, base_name: Any, format: str, *args: Any, **options: Any) -> str:
+        if format != "gztar":
+            return str(super().make_archive(base_name, format, *args, **options))
+        name = f"{base_name}.tar.gz"
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        with (
+            open(name, "wb") as raw,
+            gzip.GzipFile("", "wb", 9, raw, mtime=EPOCH) as packed,
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
+            archive.add(options["base_dir"], filter=self.plain)
+        return name
+
+    @staticmethod
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        """What the archive says of a file."""
+        member.mtime, member.uid, member.gid, member.uname, member.gname = EPOCH, 0, 0, "", ""
+        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+        return member
+
+
 class Install(install):
     """Runs install_data, though nothing is declared for it."""
 
@@ -216,6 +248,7 @@ setup(
         "build_scripts": BuildScripts,
         "install": Install,
         "install_data": InstallData,
+        "sdist": Sdist,
     },
     cffi_modules=["native/build_ffi.py:ffibuilder"]
     if os.path.exists("native/build_ffi.py")

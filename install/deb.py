@@ -3,7 +3,7 @@
 Made with dpkg-deb alone, from the source distribution, with what `make install` would lay out below /usr. What it
 depends on are Debian's packages, so nothing is bundled but CPython's core in the launcher (Built-Using).
 
-Environment: SOURCE_DATE_EPOCH (seconds; default: the change log's time stamp), DEBFULLNAME, DEBEMAIL (the maintainer).
+Environment: SOURCE_DATE_EPOCH (install/epoch.py), DEBFULLNAME, DEBEMAIL (the maintainer).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ REPOSITORY = HERE.parent
 sys.path[:0] = [str(HERE), str(REPOSITORY)]
 
 import place
+from epoch import EPOCH
 
 from ociruntime import __version__
 
@@ -133,7 +134,7 @@ def compress(path: Path) -> None:
     path.unlink()
 
 
-def documentation(top: Path, maintainer: str, epoch: int) -> None:
+def documentation(top: Path, maintainer: str) -> None:
     """Everything below share: compressed pages, the change log, examples."""
     doc = top / "share/doc/ociruntime"
     doc.mkdir(parents=True)
@@ -144,7 +145,7 @@ def documentation(top: Path, maintainer: str, epoch: int) -> None:
     (doc / "changelog").write_text(
         f"ociruntime ({__version__}) unstable; urgency=medium\n\n"
         "  * Built from the source; CHANGELOG.md there says what is new.\n\n"
-        f" -- {maintainer}  {formatdate(epoch, usegmt=False)}\n"
+        f" -- {maintainer}  {formatdate(EPOCH, usegmt=False)}\n"
     )
     for path in [doc / "changelog", *(top / "share/man").rglob("*.[1-9]")]:
         compress(path)
@@ -179,13 +180,10 @@ def control(root: Path, work: Path, maintainer: str) -> str:
 
 def build(out: Path, work: Path) -> Path:
     """Build the package into the directory ``out``; its file."""
-    epoch = int(
-        os.environ.get("SOURCE_DATE_EPOCH") or (REPOSITORY / "CHANGELOG.md").stat().st_mtime
-    )
     who = os.environ.get("DEBFULLNAME", "ociruntime developers")
     maintainer = f"{who} <{os.environ.get('DEBEMAIL', 'ociruntime@packages.invalid')}>"
     root = work / "root"
-    top = place.stage(wheel(work), "/usr", root, ["--no-deps"])
+    top = place.stage(wheel(work), "/usr", root, None)
     shutil.move(top / "share/zsh/site-functions", top / "share/zsh/vendor-completions")
     for name in (
         "INSTALLER",
@@ -195,7 +193,7 @@ def build(out: Path, work: Path) -> Path:
     ):  # pip's own; dpkg has lists
         for path in root.rglob(f"*.dist-info/{name}"):
             path.unlink()
-    documentation(top, maintainer, epoch)
+    documentation(top, maintainer)
     text = control(root, work, maintainer)
     files = sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink())
     sums = [f"{hashlib.md5(p.read_bytes()).hexdigest()}  {p.relative_to(root)}\n" for p in files]
@@ -207,7 +205,7 @@ def build(out: Path, work: Path) -> Path:
         (debian / script).write_text(content)
         (debian / script).chmod(0o755)
     out.mkdir(parents=True, exist_ok=True)
-    env = dict(os.environ, SOURCE_DATE_EPOCH=str(epoch))
+    env = dict(os.environ, SOURCE_DATE_EPOCH=str(EPOCH))
     run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, out, env=env)
     return next(out.glob(f"ociruntime_{__version__}_*.deb"))
 

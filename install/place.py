@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 TREE = "lib/ociruntime"
@@ -22,14 +21,15 @@ MANIFEST = f"{TREE}/manifest"
 """Below the prefix. A line of the manifest is `d PATH` or `f PATH`, relative to the prefix, in the order of making."""
 
 
-def stage(wheel: Path, prefix: str, root: Path, options: Sequence[str] = ()) -> Path:
+def stage(wheel: Path, prefix: str, root: Path, dependencies: Path | None) -> Path:
     """Lay out an installation for ``prefix`` below the empty directory ``root``; where it lies.
 
-    ``options``: more options of pip, such as --no-deps. Raises subprocess.CalledProcessError.
+    ``dependencies``: the directory of their wheels, None for an installation without any.
+    Raises subprocess.CalledProcessError.
     """
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--ignore-installed"]
-    command += ["--no-compile", "--no-warn-script-location", "--root-user-action=ignore", *options]
-    command += ["--constraint", str(Path(__file__).parent / "constraints.txt")]
+    command += ["--no-compile", "--no-warn-script-location", "--root-user-action=ignore"]
+    command += ["--no-index", "--find-links", str(dependencies)] if dependencies else ["--no-deps"]
     subprocess.run(
         [*command, "--root", str(root), "--prefix", f"{prefix}/{TREE}", str(wheel)], check=True
     )
@@ -131,6 +131,7 @@ def main() -> int:
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--destdir", default="")
     parser.add_argument("--wheel", type=Path)
+    parser.add_argument("--dependencies", type=Path)
     options = parser.parse_args()
     if not options.prefix.startswith("/"):
         parser.error(f"--prefix {options.prefix}: not an absolute path")
@@ -140,11 +141,11 @@ def main() -> int:
     if options.action == "uninstall":
         uninstall(target)
         return 0
-    if options.wheel is None:
-        parser.error("install needs --wheel")
+    if options.wheel is None or options.dependencies is None:
+        parser.error("install needs --wheel and --dependencies")
     with tempfile.TemporaryDirectory(prefix="ociruntime-install-") as work:
         root = Path(work) / "root"
-        top = stage(options.wheel, prefix, root)
+        top = stage(options.wheel, prefix, root, options.dependencies)
         compile_modules(top, root)
         install(top, target)
     print(f"installed {target / LINK}")

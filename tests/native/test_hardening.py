@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from pytest_subtests import SubTests
 
 from tests.native.conftest import load
-
-RULES = {
-    "position independent": r"Type: +DYN",
-    "full RELRO": r"GNU_RELRO(?s:.*)BIND_NOW",
-    "no executable stack": r"GNU_STACK(?: +0x\w+){5} RW ",
-    "no segment both writable and executable": r"\A(?!(?s:.*)LOAD(?: +0x\w+){5} RWE)",
-    "stack protector": r"__stack_chk_fail",
-    "FORTIFY": r"__\w+_chk@",
-}
-"""What `readelf` shows of a program that has it."""
-
-
-def readelf(path: Path) -> str:
-    if shutil.which("readelf") is None:
-        pytest.skip("no readelf")
-    command = ["readelf", "-W", "--file-header", "--program-headers", "--dynamic", "--dyn-syms"]
-    return subprocess.run([*command, path], capture_output=True, text=True, check=True).stdout
-
-
-def missing(path: Path, but: Iterable[str] = ()) -> list[str]:
-    """The rules that a program breaks."""
-    text = readelf(path)
-    return [
-        name for name, wanted in RULES.items() if name not in but and not re.search(wanted, text)
-    ]
+from tests.native.elf import RULES, missing, readelf
 
 
 def test_the_rules_can_be_broken(tmp_path: Path) -> None:
@@ -64,7 +37,7 @@ def test_extensions(repository: Path, subtests: SubTests) -> None:
 
 
 def test_launcher(repository: Path) -> None:
-    """At a fixed address, by decision: its modules are data full of pointers that each command would relocate."""
+    """The static variant is at a fixed address, by decision (native/build_launcher.py has the figures)."""
     path = repository / ".venv/bin/ociruntime"
     if not path.exists() or path.read_bytes()[:4] != b"\x7fELF":
         pytest.skip("no launcher: make venv")
