@@ -142,6 +142,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cpu", type=int, help="pin everything to this processor")
     parser.add_argument("--runtime", default=RUNTIME)
     parser.add_argument("--peers", default="runc,crun", help="comma-separated names on PATH")
+    parser.add_argument(
+        "--systemd",
+        action="store_const",
+        const=["--systemd-cgroup"],
+        default=[],
+        dest="driver",
+        help="with the systemd driver: systemd must be pid 1",
+    )
     parser.add_argument("--only", choices=PARTS, action="append", help="one table; repeatable")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     parser.add_argument("--svg", type=Path, help="write a plot of the default bundle to this file")
@@ -171,7 +179,8 @@ def main(argv: list[str]) -> int:
             elif name:
                 print(f"bench: {name} is not installed, left out", file=sys.stderr)
         peers = [
-            measure.Peer(name, path, scratch / f"root-{name}") for name, path in commands.items()
+            measure.Peer(name, path, scratch / f"root-{name}", options.driver)
+            for name, path in commands.items()
         ]
         bundles = [BenchBundle(name, scratch) for name in ("default", "docker")]
         parts = options.only or PARTS

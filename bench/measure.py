@@ -20,16 +20,17 @@ class CommandFailed(Exception):
 
 
 class Peer:
-    """A runtime under measurement with a state directory of its own."""
+    """A runtime under measurement with a state directory of its own; `options` come before each verb."""
 
-    def __init__(self, name: str, path: str, root: Path) -> None:
+    def __init__(self, name: str, path: str, root: Path, options: Sequence[str] = ()) -> None:
         self.name = name
         self.path = path
         self.root = root
+        self.options = options
 
     def argv(self, *args: str) -> list[str]:
         """The full command line."""
-        return [self.path, "--root", str(self.root), *args]
+        return [self.path, "--root", str(self.root), *self.options, *args]
 
     def timed(self, *args: str, stdin: Path = Path("/dev/null")) -> float:
         """Run one verb to its end, output to /dev/null; milliseconds; raises CommandFailed."""

@@ -162,6 +162,17 @@ static int do_keyring(int argc, char **argv) {
     return 0;
 }
 
+/* keylabel: the security label of the session keyring. */
+static int do_keylabel(int argc, char **argv) {
+    char text[256] = "";
+
+    (void)argc;
+    if (syscall(SYS_keyctl, 17 /* GET_SECURITY */, -3 /* session */, text, sizeof text - 1) < 0)
+        return fail(argv[0], "keyctl");
+    printf("%s\n", text);
+    return 0;
+}
+
 static const char *const namespaces[] = {
     "cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts",
 };
@@ -213,6 +224,7 @@ const struct verb identity_verbs[] = {
     {"personality", do_personality, ""},
     {"uname", do_uname, ""},
     {"keyring", do_keyring, ""},
+    {"keylabel", do_keylabel, ""},
     {"ns", do_ns, ""},
     {"clocks", do_clocks, ""},
     {"setuid", do_setuid, "UID GID"},

@@ -230,6 +230,11 @@ def _file_system(
     if readonly and kind not in _SUPERBLOCK_READONLY_SHARED:
         data = ["ro", *data]
     if label and kind in _LABELLED:
+        if not ctx.facts.selinux:
+            raise refuse(
+                "a mount label is set, but SELinux is disabled on this host",
+                pointer="/linux/mountLabel",
+            )
         data.append(f"context={label}")
     mapped = f"fs:{index}"
     # Files are made in /dev, and mount points in every tmpfs, before it becomes read-only.

@@ -48,7 +48,7 @@ def test_samples_come_at_the_interval_until_the_end(
     rt: Runtime, bundle: Bundle, stream: Any
 ) -> None:
     container = rt.create(bundle.args("sleep")).start()
-    process = stream(container, "--interval", "200ms")
+    process = stream(container, "--interval", f"{200 * PATIENCE:.0f}ms")
     assert process.stdout
     first = json.loads(process.stdout.readline())
     started = time.monotonic()
@@ -69,7 +69,7 @@ def test_out_of_memory(rt: Runtime, bundle: Bundle, stream: Any) -> None:
     """Told at once, not with the next sample."""
     bundle.linux["resources"] = {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}
     container = rt.create(bundle.args("sleep")).start()
-    process = stream(container, "--interval", "30s")
+    process = stream(container, "--interval", f"{30 * PATIENCE:.0f}s")
     time.sleep(PATIENCE)  # it watches by then
     result = container.exec("memhog", str(64 * MIB))
     assert result.code == 137

@@ -375,9 +375,14 @@ def test_sysfs_of_an_own_network() -> None:
 
 
 def test_label() -> None:
-    plan = made(mount("/t", "tmpfs"), mount("/p", "proc"), mountLabel="u:r:t:s0:c1,c2")
+    mounts = [mount("/t", "tmpfs"), mount("/p", "proc")]
+    labelled = config(mounts=mounts, linux={"mountLabel": "u:r:t:s0:c1,c2"})
+    plan = create(labelled, facts(selinux=True))
     assert own(plan, 0)[0][1][3] == ("context=u:r:t:s0:c1,c2",)
     assert own(plan, 1)[0][1][3] == ()
+    with pytest.raises(errors.Error, match="SELinux is disabled") as caught:
+        create(labelled, facts())
+    assert caught.value.pointer == "/linux/mountLabel"
 
 
 class TestCgroup:
