@@ -154,7 +154,7 @@ def test_masked_and_read_only_paths(pod: Pod) -> None:
 def test_sysctls(engine: Cri) -> None:
     """Those of the pod's own namespaces, set by its sandbox."""
     sysctls = {"net.ipv4.ip_local_port_range": "20000 20100", "kernel.shm_rmid_forced": "1"}
-    pod = engine.pod(linux={"cgroup_parent": f"/{engine.world.name}", "sysctls": sysctls})
+    pod = engine.pod(linux={"cgroup_parent": engine.world.parent, "sysctls": sysctls})
     files = "/proc/sys/net/ipv4/ip_local_port_range /proc/sys/kernel/shm_rmid_forced"
     assert pod.shell(f"cat {files}").ok().out.split() == ["20000", "20100", "1"]
 

@@ -43,7 +43,7 @@ def start(engine: Cri, *command: str, **config: object) -> tuple[str, str]:
     sandbox = {
         "metadata": {"name": name, "namespace": "tests", "uid": name, "attempt": 1},
         "log_directory": f"/run/pods/{name}",
-        "linux": {"cgroup_parent": f"/{engine.world.name}"},
+        "linux": {"cgroup_parent": engine.world.parent},
     }
     container = {
         "metadata": {"name": "main"},

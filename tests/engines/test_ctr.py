@@ -9,6 +9,7 @@ import pytest
 
 from conformance.kit import poll
 from tests.engines.drivers import Containerd
+from tests.engines.groupfiles import UNIFIED
 
 pytestmark = [pytest.mark.root, pytest.mark.engines("ctr")]
 FOREVER = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
@@ -97,8 +98,11 @@ def test_memory_limit(engine: Containerd) -> None:
     """ctr mounts no cgroup inside: looked at from outside, and by force."""
     limit = 16 << 20
     name = engine.background(*FOREVER, flags=("--memory-limit", str(limit)))
-    [group] = [p for p in engine.world.groups() if p.name == name and "memory" in p.parts]
-    assert int((group / "memory.limit_in_bytes").read_text()) == limit
+    names = (name, f"ctr-{name}.scope")
+    groups = [path for path in engine.world.groups() if path.name in names]
+    files = [path / "memory.limit_in_bytes" for path in groups if "memory" in path.parts]
+    [file] = [path / "memory.max" for path in groups] if UNIFIED else files
+    assert int(file.read_text()) == limit
 
 
 def test_privileged(engine: Containerd) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from conformance.kit import Result, poll
 from tests.engines.drivers import IMAGE, Docker
+from tests.engines.groupfiles import reading
 
 pytestmark = [pytest.mark.root, pytest.mark.engines("docker")]
 both = pytest.mark.parametrize("buildkit", [False, True], ids=["classic", "buildkit"])
@@ -95,7 +96,8 @@ def test_network(engine: Docker, buildkit: bool, network: str) -> None:
 @both
 def test_limits_and_shm(engine: Docker, buildkit: bool) -> None:
     """The classic builder sets limits; BuildKit of 20.10 leaves them out, with each runtime."""
-    dockerfile = "RUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes; grep ' /dev/shm ' /proc/mounts; ulimit -n\n"
+    limit = reading("memory/memory.limit_in_bytes")
+    dockerfile = f"RUN {limit}; grep ' /dev/shm ' /proc/mounts; ulimit -n\n"
     flags = ("--memory", "64m", "--shm-size", "2m", "--ulimit", "nofile=99:99")
     text = output(build(engine, dockerfile, *flags, "--network", "none", buildkit=buildkit))
     if not buildkit:

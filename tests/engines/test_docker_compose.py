@@ -9,6 +9,7 @@ import pytest
 
 from conformance.kit import Result
 from tests.engines.drivers import IMAGE, Docker
+from tests.engines.groupfiles import reading
 
 pytestmark = [pytest.mark.root, pytest.mark.engines("docker")]
 PROJECT = f"""
@@ -91,8 +92,8 @@ def test_project(engine: Docker, compose: Compose) -> None:
         script += f'printf "GET / HTTP/1.0\\r\\n\\r\\n" | nc -w 5 {ask} 80 | tail -n 1;'
     lines = compose("exec", "-T", "client", "sh", "-c", script).ok().out.split()
     assert lines == ["built", "page", "told", "sealed", "0" * 16, "page", "page"], lines
-    limit = ("cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    assert engine.call("exec", "project_store_1", *limit).ok().out == f"{48 << 20}\n"
+    limit = reading("memory/memory.limit_in_bytes")
+    assert engine.execute("project_store_1", limit) == [str(48 << 20)]
     assert compose("run", "--rm", "-T", "--no-deps", "client", "sh", "-c", "exit 9").code == 9
     compose("stop", "--timeout", "5").ok()
     assert not engine.call("ps", "--quiet").ok().out

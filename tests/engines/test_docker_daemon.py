@@ -9,9 +9,11 @@ import pytest
 
 from conformance.kit import poll
 from tests.engines.drivers import IMAGE, Docker, RemappedDocker
+from tests.engines.groupfiles import UNIFIED, reading
 
 pytestmark = pytest.mark.root
 plain = pytest.mark.engines("docker")
+ON_V1 = pytest.mark.skipif(UNIFIED, reason="cgroup v2 has no such file")
 remapped = pytest.mark.engines("docker-remapped")
 
 
@@ -54,9 +56,7 @@ def test_mounts_in_user_namespace(engine: RemappedDocker) -> None:
     script += (
         " stat -c %u /named/x /given/file && cat /given/file && touch /given/x || echo sealed;"
     )
-    script += (
-        " mount -t tmpfs x /tmp 2>/dev/null || echo confined; ls /sys/fs/cgroup | grep -c memory"
-    )
+    script += " mount -t tmpfs x /tmp 2>/dev/null || echo confined; ls /sys/fs/cgroup | grep -Exc 'memory|memory.max'"
     lines = engine.run(*flags, IMAGE, "sh", "-c", script).ok().out.split()
     assert lines == ["1", "0", "65534", "word", "sealed", "confined", "1"], lines
     engine.call("volume", "rm", "named").ok()
@@ -124,8 +124,7 @@ def test_life_remapped(engine: RemappedDocker) -> None:
     engine.call("pause", name).ok()
     engine.call("unpause", name).ok()
     engine.call("update", "--memory", "48m", "--memory-swap", "48m", name).ok()
-    limit = engine.call("exec", name, "cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes").ok().out
-    assert limit == f"{48 << 20}\n"
+    assert engine.execute(name, reading("memory/memory.limit_in_bytes")) == [str(48 << 20)]
     engine.call("cp", "/etc/hostname", f"{name}:/tmp/copied").ok()
     assert engine.call("exec", name, "stat", "-c", "%u", "/tmp/copied").ok().out == "0\n"
     engine.call("restart", "--time", "5", name).ok()
@@ -203,8 +202,8 @@ def test_another_runtime_for_one(engine: Docker) -> None:
 @plain
 @pytest.mark.parametrize("mode", ["host", "private"])
 def test_namespace_of_cgroups(engine: Docker, mode: str) -> None:
-    script = "readlink /proc/self/ns/cgroup; grep :memory: /proc/self/cgroup;"
-    script += " ls /sys/fs/cgroup/memory/memory.limit_in_bytes"
+    script = "readlink /proc/self/ns/cgroup; grep ':memory:\\|0::' /proc/self/cgroup | head -n 1;"
+    script += " ls /sys/fs/cgroup/memory.max || ls /sys/fs/cgroup/memory/memory.limit_in_bytes"
     link, group, _ = engine.run("--cgroupns", mode, IMAGE, "sh", "-c", script).ok().lines
     own = engine.world.call("readlink", "/proc/self/ns/cgroup").ok().out.strip()
     assert (link == own) == (mode == "host") and group.endswith(":/") == (mode == "private")
@@ -212,12 +211,16 @@ def test_namespace_of_cgroups(engine: Docker, mode: str) -> None:
 
 @plain
 def test_cgroup_parent(engine: Docker) -> None:
-    parent = f"/{engine.world.name}/deep/er"
+    parent = f"{engine.world.deeper}/er" if not engine.world.systemd else engine.world.deeper
     name = engine.service("--cgroup-parent", parent)
     pid = engine.state(name)["Pid"]
     groups = engine.world.path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    [memory] = [line for line in groups if ":memory:" in line]
-    assert f"{parent}/{engine.inspect(name)['Id']}" in memory
+    [memory] = [
+        line for line in groups if ":memory:" in line or (UNIFIED and line.startswith("0::"))
+    ]
+    number = engine.inspect(name)["Id"]
+    wanted_end = f"docker-{number}.scope" if engine.world.systemd else number
+    assert f"{parent}/{wanted_end}" in memory
 
 
 @plain
@@ -326,14 +329,20 @@ def test_security_options(engine: Docker, option: str, script: str, expected: st
     ("flags", "script", "expected"),
     [
         (("--blkio-weight", "300"), "cat /sys/fs/cgroup/blkio/blkio.bfq.weight 2>/dev/null || echo none", ""),
-        (("--cpu-period", "50000", "--cpu-quota", "25000"), "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us", "25000"),
-        (("--memory-reservation", "16m"), "cat /sys/fs/cgroup/memory/memory.soft_limit_in_bytes", str(16 << 20)),
-        (("--memory-swappiness", "7"), "cat /sys/fs/cgroup/memory/memory.swappiness", "7"),
+        (("--cpu-period", "50000", "--cpu-quota", "25000"), reading("cpu/cpu.cfs_quota_us"), "25000"),
+        (("--memory-reservation", "16m"), reading("memory/memory.soft_limit_in_bytes"), str(16 << 20)),
+        pytest.param(("--memory-swappiness", "7"), "cat /sys/fs/cgroup/memory/memory.swappiness", "7", marks=ON_V1),
         (("--oom-score-adj", "300"), "cat /proc/self/oom_score_adj", "300"),
-        (("--pids-limit", "-1"), "cat /sys/fs/cgroup/pids/pids.max", "max"),
-        (("--cpuset-mems", "0", "--cpuset-cpus", "0"), "cat /sys/fs/cgroup/cpuset/cpuset.mems", "0"),
-        (("--device-cgroup-rule", "c 10:* rwm"), "grep -c 'c 10:\\* rwm' /sys/fs/cgroup/devices/devices.list", "1"),
-        (("--memory", "32m", "--oom-kill-disable"), "cat /sys/fs/cgroup/memory/memory.oom_control", "oom_kill_disable"),
+        (("--pids-limit", "-1"), reading("pids/pids.max"), "max"),
+        (("--cpuset-mems", "0", "--cpuset-cpus", "0"), reading("cpuset/cpuset.mems"), "0"),
+        pytest.param(
+            ("--device-cgroup-rule", "c 10:* rwm"),
+            "grep -c 'c 10:\\* rwm' /sys/fs/cgroup/devices/devices.list", "1", marks=ON_V1,
+        ),
+        pytest.param(
+            ("--memory", "32m", "--oom-kill-disable"),
+            "cat /sys/fs/cgroup/memory/memory.oom_control", "oom_kill_disable", marks=ON_V1,
+        ),
     ],
 )  # fmt: skip
 def test_resources(engine: Docker, flags: tuple[str, ...], script: str, expected: str) -> None:

@@ -12,6 +12,7 @@ from pytest_subtests import SubTests
 
 from conformance.kit import poll
 from tests.engines.drivers import IMAGE, Podman
+from tests.engines.groupfiles import UNIFIED
 
 pytestmark = [pytest.mark.root, pytest.mark.engines("podman", "user-podman")]
 ROOT = pytest.mark.engines("podman")
@@ -191,11 +192,10 @@ def test_modes_of_systemd(engine: Podman, subtests: SubTests) -> None:
         assert any(
             "container_uuid=" in w for w in engine.execute(name, "tr '\\0' '\\n' </proc/1/environ")
         )
-    if not engine.user:
+    if UNIFIED or not engine.user:
         with subtests.test("cgroup"):
-            engine.execute(
-                name, "mkdir /sys/fs/cgroup/systemd/sub; rmdir /sys/fs/cgroup/systemd/sub"
-            )
+            below = "/sys/fs/cgroup/sub" if UNIFIED else "/sys/fs/cgroup/systemd/sub"
+            engine.execute(name, f"mkdir {below}; rmdir {below}")
     with subtests.test("signal"):
         engine.call("stop", "--time", "10", name).ok()
         assert engine.state(name)["ExitCode"] == 7

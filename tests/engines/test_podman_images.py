@@ -6,6 +6,7 @@ import pytest
 from pytest_subtests import SubTests
 
 from tests.engines.drivers import IMAGE, Podman
+from tests.engines.groupfiles import UNIFIED
 
 pytestmark = [pytest.mark.root, pytest.mark.engines("podman", "user-podman", peers=1)]
 
@@ -31,7 +32,9 @@ def test_commit(engine: Podman, subtests: SubTests) -> None:
     with subtests.test("running"):
         name = engine.service()
         engine.execute(name, "echo live >/live")
-        pause = () if engine.user else ("--pause",)  # an ordinary user has no freezer on cgroup v1
+        pause = (
+            ("--pause",) if UNIFIED or not engine.user else ()
+        )  # an ordinary user has no freezer on cgroup v1
         engine.call("commit", "--quiet", *pause, name, "live").ok()
         assert engine.state(name)["Status"] == "running"
         assert engine.execute(name, "echo on") == ["on"]

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from tests.engines.drivers import IMAGE, Engine
+from tests.engines.groupfiles import reading, wanted
 
 pytestmark = pytest.mark.root
 LIMITED = pytest.mark.engines("podman", "docker")  # a user has no cgroup on v1
@@ -283,7 +284,7 @@ def test_devices_are_denied(engine: Engine) -> None:
 @LIMITED
 def test_memory_limit(engine: Engine) -> None:
     flags = ("--memory", "16m", "--memory-swap", "16m")
-    script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
+    script = reading("memory/memory.limit_in_bytes")
     assert engine.shell(*flags, script=script) == [str(16 << 20)]
     name = engine.detached(*flags, IMAGE, "tail", "-c", "200m", "/dev/zero")
     engine.wait_for(name, "exited")
@@ -294,7 +295,7 @@ def test_memory_limit(engine: Engine) -> None:
 
 @LIMITED
 def test_pids_limit(engine: Engine) -> None:
-    script = "cat /sys/fs/cgroup/pids/pids.max; for i in 1 2 3 4 5 6; do sleep 5 & done; echo all"
+    script = reading("pids/pids.max") + "; for i in 1 2 3 4 5 6; do sleep 5 & done; echo all"
     result = engine.run("--pids-limit", "4", IMAGE, "sh", "-c", script)
     assert result.out.split() == ["4"] and "fork" in result.err, result
 
@@ -302,8 +303,9 @@ def test_pids_limit(engine: Engine) -> None:
 @LIMITED
 def test_cpu_limits(engine: Engine) -> None:
     flags = ("--cpus", "0.5", "--cpu-shares", "512", "--cpuset-cpus", "0")
-    script = "cd /sys/fs/cgroup; cat cpu/cpu.cfs_quota_us cpu/cpu.shares cpuset/cpuset.cpus"
-    assert engine.shell(*flags, script=script) == ["50000", "512", "0"]
+    script = reading("cpu/cpu.cfs_quota_us", "cpu/cpu.shares", "cpuset/cpuset.cpus")
+    quota, shares, cpus = engine.shell(*flags, script=script)
+    assert (quota, cpus) == ("50000", "0") and shares in wanted("cpu/cpu.shares", 512)
 
 
 @LIMITED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engines.drivers import IMAGE, Docker, Engine, Podman
+from tests.engines.groupfiles import reading
 
 pytestmark = pytest.mark.root
 DOCKERFILE = """
@@ -48,7 +49,7 @@ def test_docker_build(engine: Docker, buildkit: str) -> None:
 def test_pod(engine: Podman) -> None:
     pod = engine.new_name()
     flags = ["--infra-image", IMAGE, "--infra-command", "/bin/testprog sleep 1000"]
-    flags += [] if engine.user else ["--cgroup-parent", f"/{engine.world.name}"]
+    flags += [] if engine.user else ["--cgroup-parent", engine.world.parent]
     engine.call("pod", "create", "--network", "none", *flags, "--name", pod).ok()
     try:
         script = "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; hostname"
@@ -161,8 +162,7 @@ def test_update_of_the_policy(engine: Docker) -> None:
     """An update without any limit leaves them as they are."""
     name = engine.service("--memory", "32m", "--memory-swap", "32m")
     engine.call("update", "--restart", "no", name).ok()
-    script = ("cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    assert engine.call("exec", name, *script).ok().out == f"{32 << 20}\n"
+    assert engine.execute(name, reading("memory/memory.limit_in_bytes")) == [str(32 << 20)]
 
 
 @pytest.mark.engines("docker")

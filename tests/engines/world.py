@@ -3,33 +3,52 @@
 A world is a pid, mount and network namespace.  Everything that an engine would share with the machine
 (`/run`, `/tmp`, `/var/tmp`, `/etc`, `/var/lib`, bridges, firewall rules) is the world's own; only the
 cgroup hierarchies are the machine's, and what is made there is found by the world's name.
+
+Where systemd makes the cgroups it is told pids, and speaks of the machine's: such a world has no pid namespace.
+Its processes are found by their namespaces, their cgroup and their parents.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from conformance.kit import Result, poll
+from conformance.kit import PATIENCE, Result, poll
 from tests.integration import hostlib
 
-__all__ = ["GROUP", "TIMEOUT", "USER", "USER_HOME", "USER_ID", "World"]
+__all__ = ["GROUP", "TIMEOUT", "USER", "USER_HOME", "USER_ID", "World", "with_systemd"]
 
-TIMEOUT = 60.0  # of one command: each takes at most two seconds on an idle machine
-USER, USER_ID, USER_HOME = "engineuser", 54321, "/run/home"
+TIMEOUT = 60.0 * PATIENCE  # of one command: two seconds on an idle machine
+# The ordinary user: made up, or with systemd one of the machine's, whose own systemd runs.
+SESSION = os.environ.get("OCIRUNTIME_ENGINE_USER", "")
+USER = SESSION or "engineuser"
+USER_ID = pwd.getpwnam(SESSION).pw_uid if SESSION else 54321
+USER_HOME = "/run/home"
 GROUP = "/sys/fs/cgroup"
 PATH = "/run/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# $1: the tree with the runtime, $2: the runtime's file below it, $3: "hybrid" or "v1".
+# $1: the tree with the runtime, $2: the runtime's file below it, $3: "hybrid", "v1" or "systemd".
 _SETUP = f"""
 set -e
 ip link set lo up
+exec 3</run
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/bin /run/runtime {USER_HOME} /run/user/{USER_ID}
+if [ "$3" = systemd ]; then
+    # As the machine has them: the buses, and the mark that systemd runs.
+    for name in dbus systemd user/{USER_ID}/bus user/{USER_ID}/systemd; do
+        there=/proc/self/fd/3/$name
+        if [ -d "$there" ]; then mkdir "/run/$name"; elif [ -e "$there" ]; then : >"/run/$name"; else continue; fi
+        mount --no-canonicalize --rbind "$there" "/run/$name"
+    done
+fi
+exec 3<&-
 if [ -n "$1" ]; then mount --bind "$1" /run/runtime; fi
 ln -s "$2" /run/bin/runc
 # crun 1.8 gives a container's standard input to the container's user: not the machine's /dev/null.
@@ -57,14 +76,16 @@ if ! [ -e {GROUP}/cgroup.controllers ]; then
     mount --rbind /run/cgroup {GROUP}
     umount -R /run/cgroup
 fi
-echo {USER}:x:{USER_ID}:{USER_ID}::{USER_HOME}:/bin/sh >>/etc/passwd
-echo {USER}:x:{USER_ID}: >>/etc/group
+if [ -z "{SESSION}" ]; then
+    echo {USER}:x:{USER_ID}:{USER_ID}::{USER_HOME}:/bin/sh >>/etc/passwd
+    echo {USER}:x:{USER_ID}: >>/etc/group
+fi
 echo {USER}:200000:65536 >/etc/subuid
 echo {USER}:200000:65536 >/etc/subgid
 chown {USER_ID}:{USER_ID} {USER_HOME} /run/user/{USER_ID}
 chmod 700 /run/user/{USER_ID}
 echo ready
-exec tini -- sleep infinity >/dev/null
+exec tini -s -- sleep infinity >/dev/null
 """
 
 
@@ -75,22 +96,32 @@ class World:
         name: part of the name of each cgroup made by its engines.
         runtime: absolute path of the runtime, which is also the world's `runc`.
         hybrid: False gives the world cgroup v1 without the cgroup2 hierarchy beside it.
+        systemd: whether the engine asks systemd for its cgroups; see `with_systemd`.
+    Attributes:
+        parent, deeper: the cgroup that all others are to be below, and one below that, as engines are told them.
     Raises:
         RuntimeError: the machine does not allow it; carries the error output.
     """
 
-    def __init__(self, name: str, runtime: Path, hybrid: bool = True) -> None:
+    def __init__(
+        self, name: str, runtime: Path, hybrid: bool = True, systemd: bool = False
+    ) -> None:
         self.name = name
+        self.systemd = systemd
+        self.parent = f"{name}.slice" if systemd else f"/{name}"
+        self.deeper = f"{name}-deeper.slice" if systemd else f"/{name}/deeper"
         tree = runtime.parent.parent
         relocated = not runtime.is_relative_to("/usr")
         # Ordinary users may not pass through the tree's parents.
         self.runtime = Path("/run/runtime") / runtime.relative_to(tree) if relocated else runtime
-        namespaces = ["--pid", "--mount", "--net", "--fork", "--kill-child", "--mount-proc"]
+        namespaces = ["--mount", "--net", "--fork", "--kill-child"]
+        namespaces += [] if systemd else ["--pid", "--mount-proc"]
+        kind = "systemd" if systemd else "hybrid" if hybrid else "v1"
         shell = ["sh", "-c", _SETUP, "sh", str(tree if relocated else ""), str(self.runtime)]
         self.holder = subprocess.Popen(
             # Whatever happens to the tests, the world ends with them.
             ["setpriv", "--pdeathsig", "KILL", "--", "unshare", *namespaces]
-            + ["--propagation", "private", *shell, "hybrid" if hybrid else "v1"],
+            + ["--propagation", "private", *shell, kind],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -108,6 +139,8 @@ class World:
         self.logs: list[Path] = []
         self.closed = False
         self.daemons: list[subprocess.Popen[bytes]] = []
+        self.spaces = {os.readlink(f"/proc/{self.init}/ns/{kind}") for kind in ("mnt", "net")}
+        self.home: Path | None = None  # the cgroup in which a user's commands begin
 
     def path(self, inside: str) -> Path:
         """The same file as the test process may open it."""
@@ -115,11 +148,26 @@ class World:
 
     def argv(self, command: Iterable[str], env: dict[str, str], user: bool = False) -> list[str]:
         """How to run a command in the world with this environment and nothing else."""
-        enter = ["nsenter", "--target", str(self.init), "--mount", "--net", "--pid", "--"]
+        enter = ["nsenter", "--target", str(self.init), "--mount", "--net"]
+        enter += ["--"] if self.systemd else ["--pid", "--"]
         if user:
             number = str(USER_ID)
+            if self.systemd:
+                env = {**env, "DBUS_SESSION_BUS_ADDRESS": f"unix:path=/run/user/{USER_ID}/bus"}
+                script = 'echo $$ >"$0/cgroup.procs"; exec "$@"'
+                enter += ["sh", "-e", "-c", script, str(self.session())]
             enter += ["setpriv", "--reuid", number, "--regid", number, "--clear-groups", "--"]
         return [*enter, "env", "-i", *(f"{k}={v}" for k, v in env.items()), *command]
+
+    def session(self) -> Path:
+        """A cgroup of the user's own systemd, from which an ordinary user may move processes to others."""
+        if self.home is None:
+            unit = f"{self.name}-home.service"
+            service = ["--unit", unit, "--property", "Delegate=yes", "sleep", "infinity"]
+            _user_systemd("systemd-run", "--quiet", *service)
+            found = _user_systemd("systemctl", "show", "--property=ControlGroup", "--value", unit)
+            self.home = Path(f"{GROUP}{found.strip()}")
+        return self.home
 
     def call(
         self,
@@ -127,9 +175,9 @@ class World:
         env: dict[str, str] | None = None,
         user: bool = False,
         stdin: bytes | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float = 60.0,
     ) -> Result:
-        """Run a command to its end.  Raises TimeoutError when it hangs."""
+        """Run a command to its end.  Raises TimeoutError when it hangs (`timeout` in seconds, times PATIENCE)."""
         argv = self.argv(command, env or {"PATH": PATH}, user)
         with (
             open(self.path("/dev/null"), "rb") as nothing,
@@ -142,7 +190,7 @@ class World:
             ) as process,
         ):
             try:
-                out, err = process.communicate(stdin, timeout=timeout)
+                out, err = process.communicate(stdin, timeout=timeout * PATIENCE)
             except subprocess.TimeoutExpired:
                 raise TimeoutError(f"hangs: {' '.join(command)}\n{self.story()}") from None
             finally:
@@ -183,16 +231,31 @@ class World:
     def processes(self) -> dict[int, str]:
         """Processes of the world that are not zombies: the pid there -> the command line."""
         found = {}
-        for entry in (self.root / "proc").iterdir():
+        parents: dict[int, int] = {}
+        members: set[int] = set()
+        # With systemd the machine's own, which is there when the world has ended.
+        for entry in Path("/proc" if self.systemd else self.root / "proc").iterdir():
             if entry.name.isdigit():
+                pid = int(entry.name)
                 try:
-                    stat = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                    stat = (entry / "stat").read_text().rpartition(")")[2].split()
                     words = (entry / "cmdline").read_bytes().split(b"\0")
+                    if self.systemd and self._is_member(entry):
+                        members.add(pid)
                 except OSError:
                     continue
-                if stat != "Z":
-                    found[int(entry.name)] = b" ".join(words).decode(errors="replace").strip()
-        return found
+                parents[pid] = int(stat[1])
+                if stat[0] != "Z":
+                    found[pid] = b" ".join(words).decode(errors="replace").strip()
+        if not self.systemd:
+            return found
+        return {pid: text for pid, text in found.items() if _has_ancestor(pid, parents, members)}
+
+    def _is_member(self, entry: Path) -> bool:
+        """Whether a process of the machine shares a namespace with the world, or is in a cgroup of its name."""
+        if self.name in (entry / "cgroup").read_text():
+            return True
+        return any(os.readlink(entry / "ns" / kind) in self.spaces for kind in ("mnt", "net"))
 
     def mounts(self) -> set[str]:
         """Mount points of the world, the file system's type before each."""
@@ -205,6 +268,12 @@ class World:
     def groups(self) -> list[Path]:
         """Every cgroup below one that has the world's name, deepest first."""
         tops = [*Path(GROUP).glob(f"*/{self.name}"), Path(GROUP) / self.name]
+        if self.systemd:
+            own = (
+                Path(GROUP),
+                Path(GROUP) / f"user.slice/user-{USER_ID}.slice/user@{USER_ID}.service",
+            )
+            tops = [path for top in own for path in top.glob(f"{self.name}*.slice")]
         found = [Path(below[0]) for top in tops for below in os.walk(top) if below[0] != str(top)]
         return sorted(found, key=lambda path: len(path.parts), reverse=True)
 
@@ -216,14 +285,63 @@ class World:
         if self.closed:
             return
         self.closed = True
+        if self.systemd:
+            self._end_processes()
         if self.holder.poll() is None:
             os.kill(self.init, signal.SIGKILL)
         for daemon in self.daemons:
-            daemon.wait(timeout=30)
-        self.holder.communicate(timeout=30)  # unshare leaves when the last process is gone
+            daemon.wait(timeout=30 * PATIENCE)
+        self.holder.communicate(
+            timeout=30 * PATIENCE
+        )  # unshare leaves when the last process is gone
+        if self.systemd:
+            units = [f"{self.name}*.slice", f"{self.name}-home.service"]
+            subprocess.run(["systemctl", "stop", *units[:1]], check=True)
+            if self.home is not None:
+                _user_systemd("systemctl", "stop", *units)
         for _ in range(50):
             hostlib.remove_cgroups(Path(GROUP), self.name)
             if not any(path.exists() for path in self.groups()):
                 return
             time.sleep(0.1)
         raise RuntimeError(f"left behind: {self.groups()}")
+
+    def _end_processes(self) -> None:
+        """Kill all processes, which the end of a pid namespace does elsewhere."""
+
+        def gone() -> bool:
+            pids = [pid for pid in self.processes() if pid != self.init]
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not pids
+
+        poll(gone, "processes do not end", timeout=30.0)
+
+
+def with_systemd() -> bool:
+    """Whether engines are to ask systemd for cgroups: where it runs with cgroup v2, as distributions have it.
+
+    OCIRUNTIME_ENGINES_CGROUPS=cgroupfs or =systemd says otherwise.
+    """
+    runs = Path("/run/systemd/system").is_dir() and Path(GROUP, "cgroup.controllers").exists()
+    chosen = os.environ.get("OCIRUNTIME_ENGINES_CGROUPS", "systemd" if runs else "cgroupfs")
+    return chosen == "systemd"
+
+
+def _has_ancestor(pid: int, parents: dict[int, int], members: set[int]) -> bool:
+    """Whether a process or one that it comes from is among the members."""
+    while pid > 1:
+        if pid in members:
+            return True
+        pid = parents.get(pid, 0)
+    return False
+
+
+def _user_systemd(tool: str, *args: str) -> str:
+    """What a tool of the user's own systemd prints.  Raises CalledProcessError."""
+    number = str(USER_ID)
+    place = f"/run/user/{number}"
+    command = ["setpriv", "--reuid", number, "--regid", number, "--clear-groups", "--"]
+    command += ["env", "-i", f"XDG_RUNTIME_DIR={place}", f"PATH={PATH}", tool, "--user", *args]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

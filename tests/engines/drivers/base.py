@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from conformance.kit import Result, build_testprog, poll
 from tests.engines.terminal import Terminal
-from tests.engines.world import PATH, World
+from tests.engines.world import PATH, World, with_systemd
 
 __all__ = ["BUSYBOX", "IMAGE", "LIMITS", "OURS", "ROOTFS", "Engine", "make_image"]
 
@@ -72,7 +72,7 @@ class Engine:
 
     def __init__(self, name: str, runtime: str, path: Path) -> None:
         self.runtime = runtime
-        self.world = World(name, path, self.hybrid and runtime != "crun")
+        self.world = World(name, path, self.hybrid and runtime != "crun", with_systemd())
         self.env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         self._serial = 0
         self.reported: set[str] = set()  # leaks: each fails one test

@@ -42,9 +42,11 @@ class Containerd(Engine):
 
     def task_args(self, flags: Sequence[str], name: str, command: Sequence[str]) -> list[str]:
         """`run` of a task on the image's directory."""
-        group = f"/{self.world.name}/{name}"
+        group = ["--cgroup", f"/{self.world.name}/{name}"]
+        if self.world.systemd:
+            group = ["--runc-systemd-cgroup", "--cgroup", f"{self.world.parent}:ctr:{name}"]
         path = "PATH=/bin"  # without an image there is none
-        return ["run", "--cgroup", group, "--env", path, *flags, "--rootfs", ROOTFS, name, *command]
+        return ["run", *group, "--env", path, *flags, "--rootfs", ROOTFS, name, *command]
 
     def task(self, *command: str, flags: Sequence[str] = (), stdin: bytes | None = None) -> Result:
         """`run --rm` in the foreground.

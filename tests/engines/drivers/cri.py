@@ -18,6 +18,7 @@ from conformance.kit import Result, poll
 from tests.engines.drivers.base import OURS
 from tests.engines.drivers.containerd import Containerd
 from tests.engines.streaming import Forward, Stream
+from tests.engines.world import TIMEOUT
 from tests.integration.harness import runtime_path
 
 __all__ = ["BOX", "NODES", "Container", "Cri", "Cri2", "CriError", "Pod", "documented"]
@@ -153,6 +154,9 @@ class Cri(Containerd):
         head = f"version = {self.config_version}\n"
         for name, path in ((OURS, self.world.runtime), ("runc", self.control())):
             lines += [documented(head, name, path).removeprefix(head)]
+            lines += (
+                ["SystemdCgroup = true"] if self.world.systemd else []
+            )  # in the table of options
         return "\n".join(lines) + "\n"
 
     def plugin_config(self) -> list[str]:
@@ -176,7 +180,7 @@ class Cri(Containerd):
         """End containerd alone: the shims and their containers go on."""
         [pid] = [p for p, t in self.world.processes().items() if self.is_daemon(t)]
         self.world.call("kill", f"-{how.value}", str(pid)).ok()
-        self.daemon.wait(timeout=30)
+        self.daemon.wait(timeout=TIMEOUT)
         self.world.path(self.socket).unlink(missing_ok=True)
 
     def is_daemon(self, command: str) -> bool:
@@ -201,7 +205,7 @@ class Cri(Containerd):
     def ctr(self, *args: str) -> Result:
         return self.call("--namespace", "k8s.io", *args)
 
-    def ask(self, method: str, *, deadline: float = 60.0, **fields: Any) -> Any:
+    def ask(self, method: str, *, deadline: float = TIMEOUT, **fields: Any) -> Any:
         """One call; `fields` are those of its request.  Raises CriError, also after `deadline` seconds."""
         from google.protobuf import json_format
 
@@ -241,7 +245,7 @@ class Cri(Containerd):
         if user_namespace:
             options["userns_options"] = user_namespace
         linux = {
-            "cgroup_parent": f"/{self.world.name}",
+            "cgroup_parent": self.world.parent,
             "security_context": {"namespace_options": options, **(security or {})},
             **config.pop("linux", {}),
         }
@@ -459,7 +463,7 @@ class Container:
         [group] = [
             path
             for path in self.engine.world.groups()
-            if path.name == self.id
-            and (controller in path.parts or path.parts[4] == self.engine.world.name)
+            if path.name in (self.id, f"cri-containerd-{self.id}.scope")
+            and (controller in path.parts or path.parts[4].startswith(self.engine.world.name))
         ]
         return group

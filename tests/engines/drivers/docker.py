@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.engines.drivers.base import LIMITS, Engine
 from tests.engines.drivers.containerd import Containerd
-from tests.engines.world import USER_HOME, USER_ID
+from tests.engines.world import TIMEOUT, USER_HOME, USER_ID
 
 __all__ = ["Docker", "RemappedDocker", "UserDocker"]
 
@@ -35,7 +35,8 @@ class Docker(Containerd):
             "pidfile": "/run/docker.pid",
             "runtimes": {"chosen": {"path": path}},
             "default-runtime": "chosen",
-            "cgroup-parent": f"/{self.world.name}",
+            "cgroup-parent": self.world.parent,
+            "exec-opts": [f"native.cgroupdriver={self.driver()}"],
             "live-restore": True,
             "experimental": True,  # checkpoint
             "default-ulimits": {
@@ -50,6 +51,10 @@ class Docker(Containerd):
         config.update(self.own_config())
         self.world.path("/run/docker.json").write_text(json.dumps(config))
         self.start_daemon()
+
+    def driver(self) -> str:
+        """How dockerd makes cgroups."""
+        return "systemd" if self.world.systemd else "cgroupfs"
 
     def own_config(self) -> dict[str, Any]:
         """What a variant adds to daemon.json."""
@@ -66,7 +71,7 @@ class Docker(Containerd):
     def stop_daemon(self, signal: str) -> None:
         [pid] = [p for p, t in self.world.processes().items() if t.startswith("dockerd ")]
         self.world.call("kill", f"-{signal}", str(pid)).ok()
-        self.daemon.wait(timeout=30)
+        self.daemon.wait(timeout=TIMEOUT)
 
     def note_daemon(self) -> None:
         """dockerd was started again by the test: it is no leak."""
@@ -138,6 +143,11 @@ class UserDocker(Docker):
             "pidfile": f"{self.place}/docker.pid",
             "runtimes": {"chosen": {"path": path}},
             "default-runtime": "chosen",
+            **(
+                {"exec-opts": [f"native.cgroupdriver={self.driver()}"]}
+                if self.world.systemd
+                else {}
+            ),
         }
         self.world.path("/run/docker.json").write_text(json.dumps(config))
         self.start_daemon()

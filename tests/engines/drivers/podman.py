@@ -29,8 +29,9 @@ class Podman(Engine):
             "runc": "/usr/sbin/runc",
             "crun": "/usr/bin/crun",
         }
+        manager = "systemd" if self.world.systemd else "cgroupfs"
         lines = ["[containers]", f"default_ulimits = {json.dumps(LIMITS)}", "[engine]"]
-        lines += [f'runtime = "{self.runtime}"', 'cgroup_manager = "cgroupfs"']
+        lines += [f'runtime = "{self.runtime}"', f'cgroup_manager = "{manager}"']
         lines += ['events_logger = "file"', f'runtime_supports_json = ["runc", "crun", "{OURS}"]']
         lines += [f'runtime_supports_nocgroup = ["crun", "{OURS}"]']
         lines += [f'infra_image = "{INFRA}"']  # `kube play` has no flag for it
@@ -64,7 +65,7 @@ class Podman(Engine):
         return ["--init", "--init-path", "/usr/bin/tini-static"]
 
     def place_flags(self) -> list[str]:
-        return ["--cgroup-parent", f"/{self.world.name}"]
+        return ["--cgroup-parent", self.world.parent]
 
 
 class UserPodman(Podman):
@@ -84,4 +85,4 @@ class UserPodman(Podman):
         self.call("run", "--rm", *self.run_flags(), IMAGE, "true").ok()  # leaves the pause process
 
     def place_flags(self) -> list[str]:
-        return []
+        return super().place_flags() if self.world.systemd else []
