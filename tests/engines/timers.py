@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Iterator
 
+import pytest
 from jeepney import Message, new_method_return, new_signal
 
 from tests.engines.drivers import Podman
@@ -131,6 +132,8 @@ class Timers(FakeSystemd):
 @contextlib.contextmanager
 def running(engine: Podman) -> Iterator[Timers]:
     """Timers as long as it lasts."""
+    if engine.world.systemd:
+        pytest.skip("the machine's systemd would run the probe outside of this world")
     timers = Timers(engine)
     try:
         yield timers
