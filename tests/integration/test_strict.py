@@ -1,4 +1,4 @@
-"""Where the letter of the specification and drop-in use differ (docs/compatibility.md): each decision, in both modes."""
+"""Where the letter of the specification and drop-in use differ (docs/compatibility.md): decisions in both modes."""
 
 from __future__ import annotations
 
