@@ -18,7 +18,7 @@ SOURCES = setup.py pyproject.toml $(wildcard install/man/*) $(shell find ocirunt
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help deb demo test test-vm test-engines-newer bench bench-load coverage coverage-vm lint fuzz soak venv build install uninstall clean apt test-apt
+.PHONY: help deb demo test test-vm test-engines-newer bench bench-load coverage coverage-vm lint fuzz soak storm venv build install uninstall clean apt test-apt
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
@@ -73,6 +73,11 @@ fuzz: test-apt ## fuzz the plan checker, init and the JSON scanner, each for FUZ
 soak: test-apt ## let 10,000 containers come and go and 1,000 live at once, and see whether anything grows (SOAK='--cycles 500 …')
 	@$(LOCKED) $(VENV)/.test-installed
 	@$(BIN)/python -m tests.soak $(SOAK)
+
+storm: test-apt ## call the verbs from 16 callers in 500 random storms, then attack the runtime from inside during 500 execs
+	@$(LOCKED) $(VENV)/.test-installed
+	@$(BIN)/python -m tests.concurrency --examples 500 --verbs 10
+	@HUNT_EXECS=500 $(PYTEST) -q tests/integration/test_attacks_process.py -k hunting
 
 venv: apt ## build, and install into .venv
 	@$(LOCKED) $(VENV)/.installed

@@ -195,6 +195,10 @@ class Runtime:
                 process.kill()
                 process.wait()
                 return None
+            finally:
+                # An orphan may get this pid one day.
+                with self._lock:
+                    self._calls.discard(process.pid)
             return process.returncode
 
     def run(

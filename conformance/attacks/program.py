@@ -37,7 +37,7 @@ def _hunted(a: Attack, user: bool, caught: Sequence[str]) -> list[list[str]]:
     (bundle.rootfs / "stop-hunt").touch()
     container.wait_out("end")
     lines = [line.split() for line in container.out.splitlines()]
-    return [words for words in lines if words[0] not in ("hunting", "end")]
+    return [words for words in lines if words[0] not in ("hunting", "looked", "end")]
 
 
 @recipe(
@@ -68,7 +68,7 @@ def exe_overwrite(a: Attack) -> None:
 )
 def join_trace(a: Attack) -> None:
     got = {words[0] for words in _hunted(a, True, ["traced"])}
-    got &= {"opened-exe", "opened-fds", "opened-mem", "traced"}
+    got -= {"exe", "write-exe"}
     a.unless(not got, f"{' '.join(sorted(got))}")
 
 

@@ -11,6 +11,7 @@
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -66,53 +67,126 @@ static int do_overwrite(int argc, char **argv) {
     return rc;
 }
 
-/* Look at one foreign process the way an attacker would. */
-static void probe(const char *pid, const char *self, int trace) {
-    char path[NAME_MAX + 16], target[PATH_MAX];
+struct hunt {
+    char self[PATH_MAX];
+    int trace;
+    unsigned long looks, hidden; /* foreign processes looked at; of these, whose program was not to be seen */
+};
+
+/* The name of a process's program: "" when it has gone, "?" when it is hidden. */
+static void program_of(const char *pid, char *target, size_t size) {
+    char path[NAME_MAX + 16];
     ssize_t n;
-    DIR *fds;
-    int fd;
 
     snprintf(path, sizeof path, "/proc/%s/exe", pid);
-    n = readlink(path, target, sizeof target - 1);
+    n = readlink(path, target, size - 1);
     if (n < 0)
-        return;
-    target[n] = '\0';
-    if (!strcmp(target, self))
-        return;
-    printf("exe %s %s\n", pid, target);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        char again[64];
-        int writable;
+        snprintf(target, size, "%s", errno == EACCES || errno == EPERM ? "?" : "");
+    else
+        target[n] = '\0';
+}
 
-        printf("opened-exe %s\n", target);
-        snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
-        writable = open(again, O_WRONLY | O_CLOEXEC);
-        // A sealed memory file may be opened for writing, but not written or cut.
-        if (writable >= 0 && pwrite(writable, "", 1, 0) < 0 && ftruncate(writable, 0) < 0) {
-            close(writable);
-            writable = -1;
-        }
-        printf("write-exe %s %s\n", target, writable < 0 ? errno_name(errno) : "WRITTEN");
-        if (writable >= 0)
-            close(writable);
-        close(fd);
+/* Tell of a success, unless the process has become this program meanwhile: then it was no secret. */
+static void told(const struct hunt *hunt, const char *pid, const char *what, const char *more) {
+    char now[PATH_MAX];
+
+    program_of(pid, now, sizeof now);
+    if (*now && strcmp(now, hunt->self))
+        printf("%s %s\n", what, more);
+}
+
+/* Open a file again, for writing, by its descriptor. */
+static void write_again(const char *target, int fd) {
+    char again[64];
+    int writable;
+
+    snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
+    writable = open(again, O_WRONLY | O_CLOEXEC);
+    // A sealed memory file may be opened for writing, but not written or cut.
+    if (writable >= 0 && pwrite(writable, "", 1, 0) < 0 && ftruncate(writable, 0) < 0) {
+        close(writable);
+        writable = -1;
     }
+    printf("write-exe %s %s\n", target, writable < 0 ? errno_name(errno) : "WRITTEN");
+    if (writable >= 0)
+        close(writable);
+}
+
+/* Open every descriptor of a process, by name and by pidfd_getfd(2). */
+static void take_descriptors(const struct hunt *hunt, const char *pid, const char *target) {
+    char path[NAME_MAX + 32];
+    struct dirent *entry;
+    DIR *fds;
+    int pidfd;
+
     snprintf(path, sizeof path, "/proc/%s/fd", pid);
     fds = opendir(path);
     if (fds) {
-        printf("opened-fds %s\n", target);
+        // Names are no secret to who has the user of the process; what they lead to is.
+        while ((entry = readdir(fds))) {
+            int fd = entry->d_name[0] == '.' ? -1 : openat(dirfd(fds), entry->d_name, O_RDONLY | O_NONBLOCK);
+
+            if (fd >= 0) {
+                told(hunt, pid, "opened-fd", target);
+                close(fd);
+            }
+        }
         closedir(fds);
     }
-    snprintf(path, sizeof path, "/proc/%s/mem", pid);
-    fd = open(path, O_RDWR | O_CLOEXEC);
+    pidfd = (int)syscall(SYS_pidfd_open, atoi(pid), 0);
+    for (int number = 0; pidfd >= 0 && number < 16; number++) {
+        int fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
+
+        if (fd >= 0) {
+            told(hunt, pid, "took-fd", target);
+            close(fd);
+        }
+    }
+    if (pidfd >= 0)
+        close(pidfd);
+}
+
+/* Look at one foreign process the way an attacker would. */
+static void probe(const char *pid, struct hunt *hunt) {
+    static const char *const doors[] = {"mem", "root", "cwd", "maps", "environ", "ns/mnt"};
+    char path[NAME_MAX + 32], target[PATH_MAX];
+    int fd;
+
+    program_of(pid, target, sizeof target);
+    if (!*target || !strcmp(target, hunt->self))
+        return;
+    hunt->looks++;
+    if (!strcmp(target, "?"))
+        hunt->hidden++;
+    else
+        printf("exe %s %s\n", pid, target);
+    snprintf(path, sizeof path, "/proc/%s/exe", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
-        printf("opened-mem %s\n", target);
+        told(hunt, pid, "opened-exe", target);
+        if (strcmp(target, "?"))
+            write_again(target, fd);
         close(fd);
     }
-    if (trace && ptrace(PTRACE_SEIZE, (pid_t)atoi(pid), NULL, NULL) == 0) {
-        printf("traced %s\n", target);
+    take_descriptors(hunt, pid, target);
+    for (size_t i = 0; i < sizeof doors / sizeof *doors; i++) {
+        char what[32];
+
+        snprintf(path, sizeof path, "/proc/%s/%s", pid, doors[i]);
+        snprintf(what, sizeof what, "opened-%s", doors[i]);
+        fd = open(path, (i ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+        if (fd >= 0) {
+            // Some may be opened, and then have nothing to say.
+            if ((strcmp(doors[i], "environ") && strcmp(doors[i], "maps")) || read(fd, path, 1) == 1)
+                told(hunt, pid, what, target);
+            close(fd);
+        }
+    }
+    if (hunt->trace && ptrace(PTRACE_SEIZE, (pid_t)atoi(pid), NULL, NULL) == 0) {
+        told(hunt, pid, "traced", target);
+        // Let go on: a traced process is not reaped by its parent.
+        ptrace(PTRACE_INTERRUPT, (pid_t)atoi(pid), NULL, NULL);
+        waitpid((pid_t)atoi(pid), NULL, __WALL);
         ptrace(PTRACE_DETACH, (pid_t)atoi(pid), NULL, NULL);
     }
 }
@@ -120,10 +194,9 @@ static void probe(const char *pid, const char *self, int trace) {
 /* hunt SECONDS [look]: watch /proc for processes that are not this program and try to get into them. */
 static int do_hunt(int argc, char **argv) {
     time_t end = time(NULL) + (time_t)number(argc, argv, 1, 5);
-    int trace = argc < 3 || strcmp(argv[2], "look");
-    char self[PATH_MAX] = "";
+    struct hunt hunt = {.trace = argc < 3 || strcmp(argv[2], "look")};
 
-    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
+    if (readlink("/proc/self/exe", hunt.self, sizeof hunt.self - 1) < 0)
         return fail(argv[0], "/proc/self/exe");
     puts("hunting");
     fflush(stdout);
@@ -134,11 +207,12 @@ static int do_hunt(int argc, char **argv) {
         if (!proc)
             return fail(argv[0], "/proc");
         while ((entry = readdir(proc)))
-            if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9')
-                probe(entry->d_name, self, trace);
+            if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9' && atoi(entry->d_name) != getpid())
+                probe(entry->d_name, &hunt);
         closedir(proc);
         fflush(stdout);
     }
+    printf("looked %lu hidden %lu\n", hunt.looks, hunt.hidden);
     puts("end");
     return 0;
 }
