@@ -66,9 +66,9 @@ lint: test-apt ## check style and types
 	@$(LOCKED) $(VENV)/.test-installed
 	@$(PYTEST) -q tests/lint
 
-fuzz: test-apt ## fuzz the plan checker, init and the JSON scanner, each for FUZZ_SECONDS (600)
+fuzz: test-apt ## fuzz the plan checker, init and whatever is read from elsewhere, each for FUZZ_SECONDS (600)
 	@$(LOCKED) $(VENV)/.test-installed
-	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTEST) -q -s tests/native tests/unit/build -k fuzz
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTEST) -q -s tests/native tests/fuzz tests/unit/build -k fuzz
 
 soak: test-apt ## let 10,000 containers come and go and 1,000 live at once, and see whether anything grows (SOAK='--cycles 500 …')
 	@$(LOCKED) $(VENV)/.test-installed

@@ -109,7 +109,16 @@ def cgroup(container: state.Container) -> Any:
         return None
     from ociruntime import cgroups
 
-    return cgroups.from_state(recorded)
+    try:
+        for place in recorded.get("at") or ():
+            if tuple([word.__class__ for word in place]) != (str, str, int):
+                raise TypeError
+        for key in ("path", "mount", "unit", "slice"):
+            if recorded.get(key, "").__class__ is not str:
+                raise TypeError
+        return cgroups.from_state(recorded)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise state.damaged(state.STATE_FILE, "cgroup is incomplete") from exc
 
 
 def kill(container: state.Container, signum: int, *, everything: bool) -> None:
@@ -211,15 +220,14 @@ def stored_hooks(container: state.Container) -> dict[str, Any]:
     """The hooks that later verbs run, by kind; empty when there are none."""
     if not container.data.get("hooks"):
         return {}
-    from ociruntime.spec import json_reader
-
     try:
-        loaded: dict[str, Any] = json_reader.loads(
-            state.read_file(state.HOOKS_FILE, container.fd), state.HOOKS_FILE
-        )
+        data = state.read_file(state.HOOKS_FILE, container.fd)
     except OSError as exc:
         raise errors.from_os(exc, f"read {state.HOOKS_FILE}") from exc
-    return loaded
+    hooks = state.load_object(data, state.HOOKS_FILE)
+    if any(entries.__class__ is not list for entries in hooks.values()):
+        raise state.damaged(state.HOOKS_FILE, "hooks are no list")
+    return hooks
 
 
 def destroy(container: state.Container) -> None:

@@ -9,7 +9,6 @@ from ociruntime import container as lifecycle
 from ociruntime import errors, foreground, lifecycle_sync, log, state
 from ociruntime.host import console, launch, normalize, prepare, probe, unixsock
 from ociruntime.plan import context, encode, join, ops
-from ociruntime.spec import json_reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,9 +114,7 @@ def _check(execution: Execution) -> None:
 def _read(execution: Execution) -> None:
     """The process object: of --process, or the container's own with what the command line changes."""
     call = execution.call
-    execution.template = json_reader.loads(
-        state.read_file(state.PROCESS_FILE, execution.container.fd), state.PROCESS_FILE
-    )
+    execution.template = state.load_template(execution.container)
     own: dict[str, Any] = execution.template["process"]
     path = call.text("process")
     if path:

@@ -155,11 +155,8 @@ def _send_listener(container: state.Container, fd: int) -> None:
 def _start_container_hooks(container: state.Container, hooks: list[dict[str, Any]]) -> None:
     """Run in the container's namespaces, before the user's program; a failure stops the container."""
     from ociruntime import lifecycle_hooks
-    from ociruntime.spec import json_reader
 
-    template: dict[str, Any] = json_reader.loads(
-        state.read_file(state.PROCESS_FILE, container.fd), state.PROCESS_FILE
-    )
+    template = state.load_template(container)
     pidfd = lifecycle.open_init(container)
     try:
         lifecycle_hooks.run_inside(

@@ -36,6 +36,13 @@ STATE_FILE, CONFIG_FILE, PROCESS_FILE, HOOKS_FILE = (
 )
 GATE_FILE, FILTER_FILE = "gate", "seccomp"
 
+_KINDS = {
+    **dict.fromkeys(("bundle", "rootfs", "created", "phase", "comm", "freezer"), str),
+    **dict.fromkeys(("pid", "start", "owner"), int),
+    **dict.fromkeys(("annotations", "cgroup", "rdt", "listener", "mounts"), dict),
+}
+"""Types of what state.json has, so that a damaged one is an error and no accident."""
+
 MAX_ID = 1024
 _ID_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
@@ -152,7 +159,7 @@ def process_stat(pid: int) -> tuple[str, int, str] | None:
         return None
     head, _, tail = line.rpartition(")")
     fields = tail.split()
-    if len(fields) < 20:
+    if len(fields) < 20 or not fields[19].isdecimal():
         return None
     return fields[0], int(fields[19]), head.partition("(")[2]
 
@@ -263,7 +270,7 @@ class Container:
         if not pid:
             return None
         found = process_stat(pid)
-        if found is None or found[1] != self.data["start"] or found[0] in "ZXx":
+        if found is None or found[1] != self.data.get("start") or found[0] in "ZXx":
             return None
         return found
 
@@ -372,10 +379,39 @@ def _read_state(fd: int) -> State:
         if exc.errno == _ENOENT:
             return {}
         raise errors.from_os(exc, f"read {STATE_FILE}") from exc
+    loaded = load_object(data, STATE_FILE)
+    for key, value in loaded.items():
+        if value.__class__ is not _KINDS.get(key, value.__class__):
+            raise damaged(STATE_FILE, f"{key} is of a wrong type")
+    if not 0 <= loaded.get("pid", 0) < 1 << 31:
+        raise damaged(STATE_FILE, "pid is out of range")
+    return loaded
+
+
+def load_object(data: bytes, name: str) -> dict[str, Any]:
+    """The JSON object in ``data``, of the file ``name`` of a state directory. Raises errors.Error."""
     from ociruntime.spec import json_reader
 
-    loaded: State = json_reader.loads(data, STATE_FILE)
+    loaded: dict[str, Any] = json_reader.loads(data, name)
+    if loaded.__class__ is not dict:
+        raise damaged(name, "it is no object")
     return loaded
+
+
+def load_template(container: Container) -> dict[str, Any]:
+    """What `create` has put aside in process.json for `exec`. Raises errors.Error, OSError."""
+    template = load_object(read_file(PROCESS_FILE, container.fd), PROCESS_FILE)
+    process = template.get("process")
+    if process.__class__ is not dict or process.get("user").__class__ is not dict:
+        raise damaged(PROCESS_FILE, "it has no process")
+    if template.get("namespaces").__class__ is not int:
+        raise damaged(PROCESS_FILE, "it has no namespaces")
+    return template
+
+
+def damaged(name: str, why: str) -> errors.Error:
+    """The error for a file of a state directory that the runtime has not written so."""
+    return errors.Error(f"{name} is damaged: {why}", hint="remove the container's directory")
 
 
 NOT_FOUND = "container does not exist"

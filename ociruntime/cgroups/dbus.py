@@ -81,6 +81,8 @@ def split_type(signature: str, at: int = 0, depth: int = 0) -> int:
     if code in "({":
         close = ")" if code == "(" else "}"
         at += 1
+        if signature[at : at + 1] == close:  # of no length: an array of it would never end
+            raise ValueError("a D-Bus structure without fields")
         while signature[at : at + 1] != close:
             at = split_type(signature, at, depth + 1)
         return at + 1

@@ -172,6 +172,8 @@ def parse_v1_list(listing: str) -> Access:
         if words[0] == "a":
             return Access(True)
         major, _, minor = words[1].partition(":")
+        if not all(number == "*" or number.isdecimal() for number in (major, minor)):
+            continue
         key = (
             words[0],
             ANY if major == "*" else int(major),

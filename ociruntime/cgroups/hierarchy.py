@@ -25,9 +25,11 @@ def membership(pid: int | None = None, proc: str = "/proc") -> Membership:
     """
     text = files.read(f"{proc}/{'self' if pid is None else pid}/cgroup")
     found = []
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        found.append((controllers, path))
+    for line in text.split("\n"):  # a cgroup's name may hold what splitlines() takes for an end
+        _, colon, rest = line.partition(":")
+        controllers, second, path = rest.partition(":")
+        if colon and second:
+            found.append((controllers, path))
     return found
 
 
@@ -85,7 +87,7 @@ def dir_name(controllers: str) -> str:
 def _mount_table(proc: str, lines: Membership) -> dict[str, str]:
     """Mount point by directory name of each hierarchy, from mountinfo (proc_pid_mountinfo(5))."""
     table: dict[str, str] = {}
-    for line in files.read(proc + "/self/mountinfo").splitlines():
+    for line in files.read(proc + "/self/mountinfo").split("\n"):
         left, _, right = line.partition(" - ")
         kind, _, rest = right.partition(" ")
         if kind == "cgroup2":
@@ -94,7 +96,7 @@ def _mount_table(proc: str, lines: Membership) -> dict[str, str]:
             name = _of_options(rest.rpartition(" ")[2].split(","), lines)
         else:
             continue
-        table.setdefault(name, unescape(left.split(" ")[4]))
+        table.setdefault(name, mount_point(left))
     return table
 
 
@@ -104,6 +106,12 @@ def _of_options(options: list[str], lines: Membership) -> str:
         if controllers and all(word in options for word in controllers.split(",")):
             return dir_name(controllers)
     return ""
+
+
+def mount_point(left: str) -> str:
+    """The mount point of a line of mountinfo, of which ``left`` is what stands before `` - ``; ``""``: none."""
+    fields = left.split(" ")
+    return unescape(fields[4]) if len(fields) > 4 else ""
 
 
 def unescape(text: str) -> str:

@@ -70,7 +70,7 @@ def v1_blkio(
             out.append(("blkio", "blkio.leaf_weight_device", value, pointer + "/leafWeight"))
     for key, name, _ in _THROTTLE:
         for index, item in enumerate(block.get(key) or ()):
-            value = f"{item['major']}:{item['minor']} {item['rate']}"
+            value = f"{item['major']}:{item['minor']} {item.get('rate', 0)}"
             out.append(("blkio", name, value, f"{_BLOCK}/{key}/{index}"))
 
 
@@ -98,7 +98,7 @@ def v2_io(block: Mapping[str, Any], read: Callable[[str], str | None], out: list
             out.append(("io.weight", f"{device} {io_weight(weight)}", pointer + "/weight"))
     for key, _, word in _THROTTLE:
         for index, item in enumerate(block.get(key) or ()):
-            rate = item["rate"] or "max"
+            rate = item.get("rate") or "max"
             value = f"{item['major']}:{item['minor']} {word}={rate}"
             out.append(("io.max", value, f"{_BLOCK}/{key}/{index}"))
 

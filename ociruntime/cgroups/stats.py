@@ -13,6 +13,7 @@ from ociruntime.cgroups import files
 
 _USEC = 1000
 _UNLIMITED = 18446744073709551615
+_CPUS = 1 << 16  # more than any kernel has
 
 
 def _number(path: str, default: int = 0) -> int:
@@ -48,8 +49,17 @@ def _ranges(path: str) -> list[int]:
     for part in (files.read_or_none(path) or "").strip().split(","):
         first, _, last = part.partition("-")
         if first.isdigit():
-            out += range(int(first), int(last or first) + 1)
+            end = int(last or first) + 1
+            if end > _CPUS:
+                raise ValueError(f"processor or memory node {end - 1}")
+            out += range(int(first), end)
     return out
+
+
+def _percent(word: str) -> float:
+    if not word.replace(".", "").isdecimal():
+        raise ValueError(f"percentage {word!r}")
+    return float(word)
 
 
 def psi(path: str) -> dict[str, dict[str, float | int]] | None:
@@ -59,7 +69,7 @@ def psi(path: str) -> dict[str, dict[str, float | int]] | None:
         kind, *words = line.split()
         values = dict(word.split("=", 1) for word in words)
         out[kind] = {
-            key: int(value) if key == "total" else float(value) for key, value in values.items()
+            key: int(value) if key == "total" else _percent(value) for key, value in values.items()
         }
     return out or None
 

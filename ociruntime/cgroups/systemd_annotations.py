@@ -89,6 +89,8 @@ def _microseconds(value: tuple[str, Any]) -> tuple[str, int]:
     code, seconds = value
     if code not in _RANGES and code != "d":
         raise ValueError("seconds need a number")
+    if code == "d" and not abs(seconds) < 1e13:  # infinity and NaN included
+        raise ValueError("seconds out of range")
     result = int(seconds * 1_000_000)
     if not 0 <= result <= _RANGES["t"][1]:
         raise ValueError("seconds out of range")

@@ -130,7 +130,10 @@ def run(call: Call) -> int:
 
 def _stats(container: state.Container, manager: Manager) -> dict[str, Any]:
     """The ``data`` object of one sample."""
-    data = manager.stats()
+    try:
+        data = manager.stats()
+    except ValueError as exc:
+        raise errors.Error(f"figures of the cgroup in an unknown form: {exc}") from exc
     recorded = container.data.get("rdt")
     if recorded and data:
         from ociruntime.host import resctrl_stats

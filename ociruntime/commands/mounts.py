@@ -55,10 +55,9 @@ def run(call: Call) -> int:
 def _template(container: state.Container) -> dict[str, Any]:
     """What `create` has put aside for exec: the namespaces and the id maps. Raises errors.Error."""
     try:
-        data = state.read_file(state.PROCESS_FILE, container.fd)
+        return state.load_template(container)
     except FileNotFoundError as exc:
         raise errors.Error("cannot change the mounts of a container without a process") from exc
-    return json_reader.loads(data, state.PROCESS_FILE)  # type: ignore[no-any-return]
 
 
 def _read(call: Call, path: str, template: dict[str, Any]) -> list[dict[str, Any]]:

@@ -31,7 +31,9 @@ def output(arguments: list[str]) -> str:
 
 def select(output: str, pids: list[int]) -> str:
     """The title and the lines of ``output`` whose PID column names one of ``pids``. Raises errors.Error."""
-    title, *lines = output.splitlines()
+    title, *lines = output.split(
+        "\n"
+    )  # a process may be named by what splitlines() takes for an end
     columns = title.split()
     if "PID" not in columns:
         raise errors.Error("couldn't find PID field in ps output")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import _struct
+import errno
 import posix
 
 from ociruntime import errors
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _CLONE_NEWNET = 0x40000000
 _HEADER = _struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = _struct.Struct("=BBHiII")  # struct ifinfomsg
+_NUMBER, _FLAGS = _struct.Struct("=i"), _struct.Struct("=I")
 _ADDRESS = _struct.Struct("=BBBBi")  # struct ifaddrmsg
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300
@@ -69,8 +71,12 @@ class _Netlink:
         self.sock.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self.sequence, 0) + body)
         while True:
             data = self.sock.recv(_BUFFER)
-            while len(data) >= _HEADER.size:
-                length, answer, answer_flags, sequence, _ = _HEADER.unpack_from(data)
+            if not data:
+                raise _broken()
+            while data:
+                length, answer, answer_flags, sequence, _ = _unpack(_HEADER, data)
+                if not _HEADER.size <= length <= len(data):
+                    raise _broken()
                 payload, data = data[_HEADER.size : length], data[_align(length) :]
                 if sequence != self.sequence:
                     continue
@@ -89,17 +95,30 @@ class _Netlink:
 
 def _check(payload: bytes, flags: int) -> None:
     """Raise OSError for a netlink error message; errno 0 is the acknowledgement."""
-    number = -_struct.unpack_from("=i", payload)[0]
+    number = -_unpack(_NUMBER, payload)[0]
     if not number:
         return
+    if number < 0:
+        raise _broken()
     text = posix.strerror(number)
     if flags & _NLM_F_ACK_TLVS:
         # The request's header comes back, and with it only the header when "capped".
-        skip = _HEADER.size if flags & _NLM_F_CAPPED else _struct.unpack_from("=I", payload, 4)[0]
+        skip = _HEADER.size if flags & _NLM_F_CAPPED else _unpack(_NUMBER, payload[4:])[0]
         explained = _attributes(payload[4 + _align(skip) :]).get(_NLMSGERR_ATTR_MSG)
         if explained:
             text = f"{text} ({_text(explained)})"
     raise OSError(number, text)
+
+
+def _unpack(layout: _struct.Struct, data: bytes) -> tuple[Any, ...]:
+    """The numbers at the beginning of ``data``. Raises OSError where it ends before."""
+    if len(data) < layout.size:
+        raise _broken()
+    return layout.unpack_from(data)
+
+
+def _broken() -> OSError:
+    return OSError(errno.EPROTO, "broken netlink message")
 
 
 def _align(length: int) -> int:
@@ -130,8 +149,10 @@ def _names(netlink: _Netlink) -> dict[str, tuple[int, int]]:
     """Name → (index, flags) of all devices of the socket's namespace."""
     found = {}
     for _, payload in netlink.ask(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0, 0)):
-        _, _, _, index, flags, _ = _LINK.unpack_from(payload)
-        found[_text(_attributes(payload[_LINK.size :])[_IFLA_IFNAME])] = (index, flags)
+        _, _, _, index, flags, _ = _unpack(_LINK, payload)
+        name = _attributes(payload[_LINK.size :]).get(_IFLA_IFNAME)
+        if name:
+            found[_text(name)] = (index, flags)
     return found
 
 
@@ -139,13 +160,13 @@ def _addresses(netlink: _Netlink, device: int) -> list[tuple[int, int, bytes]]:
     """(family, prefix length, attributes) of a device's permanent addresses of global scope."""
     found = []
     for _, payload in netlink.ask(_RTM_GETADDR, _NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
-        family, prefix, short_flags, scope, index = _ADDRESS.unpack_from(payload)
+        family, prefix, short_flags, scope, index = _unpack(_ADDRESS, payload)
         if index != device or scope != _RT_SCOPE_UNIVERSE:
             continue
         attributes = _attributes(payload[_ADDRESS.size :])
         flags = short_flags
         if _IFA_FLAGS in attributes:
-            flags = _struct.unpack("=I", attributes[_IFA_FLAGS])[0]
+            flags = _unpack(_FLAGS, attributes[_IFA_FLAGS])[0]
         if not flags & _IFA_F_PERMANENT:
             continue
         flags &= _IFA_F_NOPREFIXROUTE | _IFA_F_MANAGETEMPADDR

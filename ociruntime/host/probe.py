@@ -191,10 +191,14 @@ def mount_table() -> list[tuple[str, str]]:
     table = []
     for line in procfs.read_file("/proc/self/mountinfo").split(b"\n"):
         fields = line.split(b" ")
-        if len(fields) > 9:
+        if len(fields) > 9 and b"-" in fields[6:-1]:
             point = unescape(fields[4]).decode("utf-8", "surrogateescape")
-            table.append((point, fields[fields.index(b"-", 6) + 1].decode()))
+            kind = fields[fields.index(b"-", 6) + 1]
+            table.append((point, kind.decode("utf-8", "surrogateescape")))
     return table
+
+
+_CHARACTERS = {b"040": b" ", b"011": b"\t", b"012": b"\n", b"134": b"\\", b"043": b"#"}
 
 
 def unescape(text: bytes) -> bytes:
@@ -202,4 +206,4 @@ def unescape(text: bytes) -> bytes:
     if b"\\" not in text:
         return text
     head, *rest = text.split(b"\\")
-    return head + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in rest)
+    return head + b"".join(_CHARACTERS.get(part[:3], b"\\" + part[:3]) + part[3:] for part in rest)

@@ -99,6 +99,9 @@ def last_words(pid: int) -> tuple[str, bool]:
         data = read_record(f"/proc/{pid}/stat")
     except OSError:
         return "", True
-    end = data.rindex(b")")
-    name = data[data.index(b"(") + 1 : end].decode("utf-8", "replace")
-    return name, bool(int(data[end + 2 :].split()[6]) & _PF_EXITING)
+    head, _, tail = data.rpartition(b")")  # a name may hold brackets
+    fields = tail.split()
+    if len(fields) < 7 or not fields[6].isdigit():
+        return "", True
+    name = head.partition(b"(")[2].decode("utf-8", "replace")
+    return name, bool(int(fields[6]) & _PF_EXITING)

@@ -11,7 +11,7 @@ import posix
 
 from ociruntime import errors
 from ociruntime.cgroups import files
-from ociruntime.cgroups.hierarchy import unescape
+from ociruntime.cgroups.hierarchy import mount_point as hierarchy_mount_point
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ _EEXIST, _ENOENT, _ESRCH = 17, 2, 3
 
 def mount_point(proc: str = "/proc") -> str:
     """Where resctrl is mounted, proc_pid_mountinfo(5). Raises errors.Error where it is not (MUST)."""
-    for line in files.read(f"{proc}/self/mountinfo").splitlines():
+    for line in files.read(f"{proc}/self/mountinfo").split("\n"):
         left, _, right = line.partition(" - ")
         if right.partition(" ")[0] == "resctrl":
-            return unescape(left.split(" ")[4])
+            return hierarchy_mount_point(left)
     raise errors.Error(
         "intelRdt: no resctrl file system is mounted",
         pointer=BASE,
