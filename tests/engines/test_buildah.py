@@ -169,8 +169,8 @@ def test_limits(engine: Buildah) -> None:
 
 
 def test_long_step(engine: Buildah) -> None:
-    """Twenty polls of the state and more do not disturb a step."""
-    assert engine.within(engine.working(), "sleep 2; echo end; exit 4").code == 4
+    """Ten polls of the state and more do not disturb a step."""
+    assert engine.within(engine.working(), "sleep 1; echo end; exit 4").code == 4
 
 
 # Not /word: after a step with a secret at /run/NAME buildah 1.28 removes /NAME, with chroot isolation too.

@@ -72,13 +72,13 @@ def test_sockets_from_outside(engine: Podman) -> None:
 
 
 @contextlib.contextmanager
-def hooks(engine: Podman, **hooks: str) -> Iterator[tuple[str, ...]]:
+def hooks(engine: Podman, timeout: int = 10, **hooks: str) -> Iterator[tuple[str, ...]]:
     """A folder of hooks, stage -> script; yields the flags that name it."""
     place = f"{engine.env['HOME']}/hooks.d"
     engine.host(f"rm -rf {place}; mkdir {place}; mkdir -m 777 -p /run/hooked; rm -f /run/hooked/*")
     for stage, script in hooks.items():
         args = ["sh", "-c", script]
-        hook = {"path": "/bin/sh", "args": args, "env": [f"STAGE={stage}"], "timeout": 2}
+        hook = {"path": "/bin/sh", "args": args, "env": [f"STAGE={stage}"], "timeout": timeout}
         document = {"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": [stage]}
         engine.world.path(f"{place}/{stage}.json").write_text(json.dumps(document))
     try:
@@ -121,7 +121,7 @@ def test_hooks_that_fail(engine: Podman, subtests: SubTests) -> None:
             assert not engine.ours or ("exit status 3" in result.err and "reason" in result.err)
     # runc waits for the hook's children, who hold its streams, for as long as they like.
     for script in ("exec sleep 100", *([] if engine.runtime == "runc" else ["sleep 100; true"])):
-        with subtests.test(f"time-out {script}"), hooks(engine, createRuntime=script) as flags:
+        with subtests.test(f"time-out {script}"), hooks(engine, 1, createRuntime=script) as flags:
             result = engine.call(*flags, "run", "--rm", *engine.run_flags(), IMAGE, "echo", "ran")
             assert result.code != 0 and "ran" not in result.out, result
 
