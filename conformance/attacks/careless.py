@@ -215,8 +215,37 @@ def contain(spec, state, ready):
     become(spec, environment)
 
 
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def hierarchies():
+    if (CGROUPS / "cgroup.controllers").exists():
+        return [CGROUPS]
+    return [path for path in CGROUPS.iterdir() if (path / "cgroup.procs").exists()]
+
+
+def cgroup(spec):
+    """Only where the path or a name leads out: nothing else of a cgroup matters here."""
+    for top in hierarchies():
+        path = spec.linux.get("cgroupsPath", "")
+        if ".." in path:
+            with contextlib.suppress(OSError):
+                os.makedirs(f"{top}{path}")
+        for name, value in spec.linux.get("resources", {}).get("unified", {}).items():
+            Path(f"{top}/{name}").write_text(value)
+
+
+def write_default():
+    """A configuration as before there were masks."""
+    caps = {key: ["CAP_KILL"] for key in ("bounding", "inheritable", "permitted", "effective")}
+    config = {"ociVersion": "1.0.2", "process": {"capabilities": caps}, "linux": {}}
+    Path("config.json").write_text(json.dumps(config))
+
+
 def create(state, bundle, pid_file, console):
     spec = Spec(bundle, Path(bundle, "config.json").read_text())
+    subprocess.run(["uname"], stdout=subprocess.DEVNULL, check=True)
+    cgroup(spec)
     state.mkdir(parents=True)
     os.mkfifo(state / "gate")
     if console:
@@ -249,7 +278,7 @@ def number(word, names):
     return int(digits[0]) & 0xFFFFFFFF if digits and digits[0].strip("+-") else 0
 
 
-def join(state, cwd, user, args):
+def join(state, cwd, user, group, args):
     pid = (state / "pid").read_text()
     spec = Spec(
         (state / "bundle").read_text(),
@@ -265,6 +294,10 @@ def join(state, cwd, user, args):
         }
     first, _, second = (user or "").partition(":")
     spec.uid, spec.gid = number(first, names) if user else 0, number(second, {}) if second else 0
+    for top in hierarchies() if group else []:
+        place = os.path.normpath(f"{top}/{spec.linux.get('cgroupsPath', '')}/{group}")
+        with contextlib.suppress(OSError):  # a cpuset without processors takes nobody
+            Path(place, "cgroup.procs").write_text("0")
     host = os.open("/", os.O_RDONLY)
     os.set_inheritable(host, True)
     root = os.open(f"/proc/{pid}/root", os.O_RDONLY)
@@ -317,6 +350,9 @@ def main(words):
     if "--version" in options:
         print("careless version 0")
         return 0
+    if rest[0] == "spec":
+        write_default()
+        return 0
     verb, state = rest[0], Path(options["--root"], (rest + ["none"])[1])
     if verb == "create":
         create(
@@ -326,7 +362,7 @@ def main(words):
             options.get("--console-socket"),
         )
     elif verb == "exec":
-        join(state, options.get("--cwd"), options.get("--user"), rest[2:])
+        join(state, options.get("--cwd"), options.get("--user"), options.get("--cgroup"), rest[2:])
     elif verb in ("start", "state", "kill", "delete"):
         pid = int((state / "pid").read_text())
         if verb == "start":
@@ -347,6 +383,11 @@ def main(words):
                     if not alive(pid):
                         break
                     time.sleep(0.01)
+                bundle = Path((state / "bundle").read_text())
+                spec = Spec(bundle, (bundle / "config.json").read_text())
+                for entry in spec.config.get("mounts", []):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(spec.root + entry["destination"])
                 shutil.rmtree(state)
     else:
         raise SystemExit(f"no such verb: {verb}")

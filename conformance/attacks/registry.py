@@ -52,9 +52,9 @@ def recipe(
 
 def load() -> None:
     """Import all recipes."""
-    from conformance.attacks import caller, config, image, program, race
+    from conformance.attacks import caller, config, host, image, program, race
 
-    assert caller and config and image and program and race
+    assert caller and config and host and image and program and race
 
 
 def select(patterns: str | None) -> list[Recipe]:
