@@ -173,6 +173,8 @@ class Runtime:
         preexec: Callable[[], None] | None,
     ) -> int | None:
         feed = stdin.encode() if isinstance(stdin, str) else stdin
+        if feed is None and Path(self.path).name == "crun":
+            feed = b""  # 1.8 gives its standard input to the container's user: not the machine's /dev/null
         source = feed if isinstance(feed, int) else subprocess.DEVNULL
         if isinstance(feed, bytes):
             source = subprocess.PIPE

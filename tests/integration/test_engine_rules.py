@@ -245,7 +245,9 @@ def test_create_in_a_mount_namespace_that_is_gone(rt: Runtime, bundle: Bundle) -
 @pytest.mark.known("runc", "1.1.5 leaves the host's node open")
 def test_null_as_stdin_is_the_containers_own(rt: Runtime, bundle: Bundle) -> None:
     """Trap 9: the node that the caller opened is the host's."""
-    out = rt.run(bundle.args("stat", "/dev/null", "/proc/self/fd/0")).ok().lines
+    with open(os.devnull, "rb") as null:
+        result = rt.run(bundle.args("stat", "/dev/null", "/proc/self/fd/0"), stdin=null.fileno())
+    out = result.ok().lines
     first, second = fields(out[0]), fields(out[1])
     assert (first["dev"], first["ino"]) == (second["dev"], second["ino"])
 
