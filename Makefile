@@ -18,7 +18,7 @@ SOURCES = setup.py pyproject.toml $(wildcard install/man/*) $(shell find ocirunt
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help deb demo test test-vm test-engines-newer bench bench-load coverage coverage-vm lint fuzz soak storm venv build install uninstall clean apt test-apt
+.PHONY: help deb demo test test-vm test-vm-engines test-engines-newer bench bench-load coverage coverage-vm lint fuzz soak storm venv build install uninstall clean apt test-apt
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
@@ -34,7 +34,11 @@ test: test-apt ## run every test, with the launcher and with the script
 		$(PYTEST) tests && exit $$first
 
 test-vm: build ## run the tests that need systemd and cgroup v2 in a virtual machine (ALL=1: all that can run there)
+	@$(LOCKED) dist/.deb
 	@$(BIN)/python tests/vm/suite.py $(if $(ALL),--all) $(VM)
+
+test-vm-engines: build ## run engines that ask systemd for cgroups in a virtual machine (SUITE=trixie: Debian 13's)
+	@$(BIN)/python tests/vm/engines.py $(if $(SUITE),--suite $(SUITE)) $(VM)
 
 bench: test-apt ## compare times, memory and system calls with those of runc and crun
 	@$(LOCKED) $(VENV)/.test-installed

@@ -17,7 +17,7 @@ from tests.engines.world import GROUP, with_systemd
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(
-        not with_systemd(), reason="no systemd with cgroup v2 here: make test-vm ENGINES=1"
+        not with_systemd(), reason="no systemd with cgroup v2 here: make test-vm-engines"
     ),
 ]
 MIB = 1 << 20

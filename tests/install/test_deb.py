@@ -88,6 +88,32 @@ def in_world(package: Path, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_podman_runs_from_it(package: Path, tmp_path: Path) -> None:
+    """As its documentation has it: named in containers.conf, with systemd's cgroups."""
+    if not Path("/run/systemd/system").exists():
+        pytest.skip("no systemd here: make test-vm")
+    busybox, podman = shutil.which("busybox"), shutil.which("podman")
+    if busybox is None or podman is None:
+        pytest.skip("no busybox or no podman")
+    (tmp_path / "rootfs/bin").mkdir(parents=True)
+    shutil.copy(busybox, tmp_path / "rootfs/bin/sh")
+    text = '[engine]\nruntime = "ociruntime"\n[engine.runtimes]\nociruntime = ["/usr/bin/ociruntime"]\n'
+    (tmp_path / "containers.conf").write_text(text)
+    # Overlays do not stack: all that podman writes is elsewhere, and gone with it.
+    places = (
+        f"--root {tmp_path}/storage --runroot {tmp_path}/run --network-config-dir {tmp_path}/net"
+    )
+    script = f"""
+    export CONTAINERS_CONF={tmp_path}/containers.conf TMPDIR={tmp_path}
+    podman {places} --storage-driver vfs info --format '{{{{.Host.OCIRuntime.Path}}}}'
+    podman {places} --storage-driver vfs run --rm --network none --memory 64m --rootfs {tmp_path}/rootfs \
+        sh -c 'echo from the package'
+    """
+    done = in_world(package, script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "/usr/bin/ociruntime\nfrom the package\n", "something is left"
+
+
 def test_lintian(package: Path) -> None:
     if shutil.which("lintian") is None:
         pytest.skip("lintian is not installed: make build")

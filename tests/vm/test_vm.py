@@ -90,3 +90,16 @@ def test_who_is_judged_in_the_machine() -> None:
     assert {(run.user, run.kernel) for run in every} == {("root", "stable"), ("user", "backports")}
     [run] = judge.choose(True, "stable", ["user-crun"])
     assert run == ("user", "crun", "crun", "stable")
+
+
+def test_engines_have_the_tree_of_their_release_and_a_session(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = load("engines")
+    monkeypatch.delenv("OCIRUNTIME_CRIO", raising=False)
+    argv = engines.command("trixie", Path("/tree"), 60, [])
+    assert argv[argv.index("--image") + 1] == "trixie"
+    assert [argv[i + 1] for i, word in enumerate(argv) if word == "--copy"] == ["/tree"]
+    assert "OCIRUNTIME_ENGINE_USER=tester" in argv and argv[-1:] == engines.DEFAULT
+    assert all((repository / path).exists() for path in engines.DEFAULT)
+    assert engines.command("bookworm", Path("/tree"), 60, ["-k", "x"])[-2:] == ["-k", "x"]

@@ -208,7 +208,9 @@ class Engine:
             found += [
                 f"mount {m}" for m in self.world.mounts() - self.mounts if not self.own_mount(m)
             ]
-            found += [f"cgroup {p}" for p in self.world.groups() if not self.own_group(p)]
+            # A slice that systemd made for a scope stays until it is told otherwise.
+            groups = [p for p in self.world.groups() if p.suffix != ".slice"]
+            found += [f"cgroup {p}" for p in groups if not self.own_group(p)]
             found += [f"state {p}" for p in self.states()]
             found = [leak for leak in found if leak not in self.reported]
             if not found or time.monotonic() > end:
