@@ -40,6 +40,7 @@ class Execution:
         "encoded",
         "fds",
         "init",
+        "lends",
         "manager",
         "master",
         "move",
@@ -63,7 +64,7 @@ class Execution:
         self.call = call
         self.container = state.load(call.root(), call.args[0])
         self.detach = call.switch("detach")
-        self.terminal = self.move = False
+        self.terminal = self.move = self.lends = False
         self.pid_file: str | None = None
         self.pidfd = self.console_fd = self.pidfd_fd = self.master = -1
         self.fds: list[int] = []
@@ -222,6 +223,8 @@ def _open_init(execution: Execution) -> None:
 def _compile(execution: Execution) -> None:
     call, template = execution.call, execution.template
     facts = probe.gather(None, "/", process=execution.process)
+    # A file of a process in the container's user namespace is not its owner's on the host, unlike the caller's own.
+    execution.lends = not facts.privileged and execution.process.get("oomScoreAdj") is not None
     options = context.Options(execution.container.id, "/")
     options.console = execution.terminal
     # The first CPU affinity holds until the process is moved, so it cannot be born where it belongs.
@@ -231,7 +234,7 @@ def _compile(execution: Execution) -> None:
         execution.move = True
     waits = (
         execution.move
-        or execution.process.get("oomScoreAdj") is not None
+        or (execution.process.get("oomScoreAdj") is not None and not execution.lends)
         or "rdt" in execution.container.data
     )
     options.cgroup_join = "sync" if waits else "clone3"
@@ -261,14 +264,19 @@ def _close(execution: Execution) -> None:
 def _launch(execution: Execution) -> None:
     if not execution.detach:
         foreground.hold_signals()
-    execution.init = lifecycle_sync.start_init(
-        execution.plan,
-        execution.encoded,
-        execution.fds,
-        execution.manager,
-        preserve_fds=execution.call.preserve_fds,
-        move=execution.move,
-    )
+    own = lifecycle_sync.lend_oom_score(execution.process) if execution.lends else b""
+    try:
+        execution.init = lifecycle_sync.start_init(
+            execution.plan,
+            execution.encoded,
+            execution.fds,
+            execution.manager,
+            preserve_fds=execution.call.preserve_fds,
+            move=execution.move,
+        )
+    finally:
+        if own:
+            lifecycle_sync.take_oom_score_back(own)
     _close(execution)
 
 
@@ -291,7 +299,8 @@ def _serve(execution: Execution) -> None:
 
 
 def _settle(execution: Execution, init: launch.Init) -> None:
-    lifecycle_sync.settle(init, execution.manager, execution.process, move=execution.move)
+    process = {} if execution.lends else execution.process
+    lifecycle_sync.settle(init, execution.manager, process, move=execution.move)
     lifecycle.assign_class(execution.container, init.pid)
 
 

@@ -101,6 +101,22 @@ def settle(init: Init, manager: Manager, process: dict[str, Any], *, move: bool)
         _set_oom_score(init.pid, process["oomScoreAdj"])
 
 
+def lend_oom_score(process: dict[str, Any]) -> bytes:
+    """Take the process's oomScoreAdj, for a child to inherit; what it was before. Raises errors.Error."""
+    own = procfs.read_record("/proc/self/oom_score_adj")
+    _set_oom_score(posix.getpid(), process["oomScoreAdj"])
+    return own
+
+
+def take_oom_score_back(own: bytes) -> None:
+    """Have the oom_score_adj of before, which the kernel allows to everybody (proc(5))."""
+    directory = procfs.open_pid(posix.getpid())
+    try:
+        procfs.write(directory, "oom_score_adj", own.strip())
+    finally:
+        posix.close(directory)
+
+
 def _set_oom_score(pid: int, adjustment: int) -> None:
     """process.oomScoreAdj, by the parent: lowering it takes a privilege that init gives up. Raises errors.Error."""
     try:

@@ -164,7 +164,10 @@ def send_listener(path: str, metadata: str, state: dict[str, Any], pid: int, fd:
             posix.close(agent)
     except OSError as exc:
         raise errors.from_os(
-            exc, f"send seccomp listener to {path}", pointer=f"{_POINTER}/listenerPath"
+            exc,
+            f"linux.seccomp.listenerPath: send seccomp listener to {path}",
+            pointer=f"{_POINTER}/listenerPath",
+            hint="the seccomp agent must listen there, on a stream socket, before the container starts",
         ) from exc
     finally:
         posix.close(fd)

@@ -133,6 +133,8 @@ def _hint(operation: Any, plan: Plan, call: str, number: int) -> str | None:
         return "a hard limit can only be raised with CAP_SYS_RESOURCE"
     if code == ops.IDS and number == _EINVAL:
         return "the id is not mapped in the user namespace"
+    if code == ops.WRITE and profile_of(arguments):
+        return _profile_hint(number)
     if code == ops.FSMOUNT and number == _EPERM and arguments[1] == "proc":
         return "proc needs a pid namespace of its own, and a host whose /proc has nothing mounted over it"
     if code == ops.FSMOUNT and number == _EINVAL and arguments[1] == "devpts":
@@ -145,6 +147,26 @@ def _hint(operation: Any, plan: Plan, call: str, number: int) -> str | None:
         return "the flag is locked by the user namespace that owns the source"
     if code == ops.UNSHARE and number == _EPERM:
         return "an ordinary user needs a user namespace, and a host that allows it"
+    return None
+
+
+def profile_of(arguments: Any) -> str:
+    """The AppArmor profile that a WRITE is to set; empty when it does something else."""
+    path, value = str(arguments[1]), arguments[2]
+    if path[:10] != "self/attr/" or not isinstance(value, str) or value[:5] != "exec ":
+        return ""
+    return value[5:]
+
+
+def _profile_hint(number: int) -> str | None:
+    """apparmor(7), aa_change_onexec(2)."""
+    if number == _ENOENT:
+        return (
+            "no such profile is loaded: apparmor_parser -r FILE loads it, aa-status lists those that are;"
+            " in a policy namespace: &:NAMESPACE:PROFILE"
+        )
+    if number in (_EACCES, _EPERM):
+        return "the runtime's own profile or no_new_privs does not allow the change: &PROFILE stacks the profile on it"
     return None
 
 
@@ -221,6 +243,8 @@ def describe(plan: Plan, index: int) -> str:
         return f"set attributes of {_tree(plan, index, a[0])}{' on ' + target if target else ''}"
     if code == ops.SYSCALL:
         return _call(plan, index)
+    if code == ops.WRITE and profile_of(a):
+        return f"apply AppArmor profile {profile_of(a)}: write {a[1]}"
     simple = _SIMPLE.get(code)
     if simple is not None:
         return simple.format(*a)

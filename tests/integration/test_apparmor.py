@@ -98,4 +98,28 @@ def test_unknown_profile(rt: Runtime, bundle: Bundle) -> None:
     bundle.process["apparmorProfile"] = "no-such-profile"
     result = rt.try_create(bundle.args("sleep")).result.failed()
     if rt.kind == "ociruntime":
-        result.failed("process.apparmorProfile: write", "no such file or directory")
+        result.failed(
+            "process.apparmorProfile: apply AppArmor profile no-such-profile: write",
+            "no such file or directory",
+            "apparmor_parser -r",
+        )
+
+
+@pytest.mark.parametrize("users", [False, True])
+def test_stacking(rt: Runtime, confined: Bundle, profiles: tuple[str, str], users: bool) -> None:
+    """&PROFILE holds beside what the process has already (aa_stack_profile(2)), in a user namespace, too."""
+    if users:
+        confined.user_namespace()
+    confined.process["apparmorProfile"] = f"&{profiles[0]}"
+    container = rt.create(confined.args("sleep")).start()
+    assert profiles[0] in container.proc("attr/current")
+    container.exec("cat", "/secret").failed()
+    flags = ["--apparmor", f"&{profiles[1]}"]
+    assert profiles[1] in container.exec("cat", SELF, flags=flags).ok().out
+
+
+def test_a_policy_namespace_that_is_not_there(rt: Runtime, bundle: Bundle) -> None:
+    bundle.process["apparmorProfile"] = "&:no-such-namespace:profile"
+    result = rt.try_create(bundle.args("sleep")).result.failed()
+    if rt.kind == "ociruntime":
+        result.failed("&:no-such-namespace:profile", "no such file or directory")

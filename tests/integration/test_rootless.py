@@ -93,6 +93,21 @@ def test_oom_score_adj(ordinary: Runtime, bundle: Bundle) -> None:
     assert (result.returncode, result.stdout.splitlines()[-1:]) == (0, ["321"]), result.stdout
 
 
+def test_oom_score_adj_of_exec(ordinary: Runtime, bundle: Bundle) -> None:
+    """That of the container, which a process in its user namespace has as well; the caller's own stays."""
+    bundle.process["oomScoreAdj"] = 321
+    bundle.args("sleep")
+    try:
+        for verb in (["create", "less-3"], ["start", "less-3"]):
+            result = call(ordinary, bundle, *verb)
+            assert result.returncode == 0, result.stdout
+        argv = ["exec", "less-3", "/init", "cat", "/proc/self/oom_score_adj"]
+        result = call(ordinary, bundle, *argv)
+        assert (result.returncode, result.stdout.splitlines()[-1:]) == (0, ["321"]), result.stdout
+    finally:
+        call(ordinary, bundle, "delete", "--force", "less-3")
+
+
 def test_life(ordinary: Runtime, bundle: Bundle) -> None:
     bundle.args("sleep")
     state_root = bundle.path.parent / "run" / ordinary.kind

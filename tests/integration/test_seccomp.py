@@ -331,6 +331,32 @@ def test_notify_without_a_listener_there(rt: Runtime, bundle: Bundle) -> None:
     result.failed("/no/such/socket" if rt.kind != "crun" else "")
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("refusing", "connection refused"),
+        ("file", "connection refused"),
+        ("datagram", "protocol wrong type for socket"),
+    ],
+)
+def test_notify_to_what_is_no_listener(rt: Runtime, bundle: Bundle, kind: str, text: str) -> None:
+    path = bundle.path / "agent.sock"
+    server = socket.socket(
+        socket.AF_UNIX, socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
+    )
+    with server:
+        if kind == "file":
+            path.touch()
+        else:
+            server.bind(str(path))
+        bundle.linux["seccomp"] = profile(rule("NOTIFY"), listenerPath=str(path))
+        container = rt.try_create(bundle.args("sleep"))
+        result = container.result if container.result.code else container.verb("start")
+        result.failed()
+        if rt.kind == "ociruntime":
+            result.failed("linux.seccomp.listenerPath", str(path), text)
+
+
 def test_notify_ends_when_the_container_does(
     rt: Runtime, bundle: Bundle, listener: Listener
 ) -> None:

@@ -189,3 +189,24 @@ def test_names() -> None:
     assert attribute.namespace_names(words.NEWPID | words.NEWNS) == "pid,mount"
     assert attribute.capability_names(1 << 5 | 1 << 63) == "kill,0x8000000000000000"
     assert attribute.capability_names(0) == "none"
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"), [(ENOENT, "apparmor_parser -r FILE"), (EACCES, "&PROFILE stacks"), (5, "")]
+)
+def test_apparmor_profile(number: int, hint: str) -> None:
+    plan = create(config(process={"apparmorProfile": "&:ns:box"}), facts(apparmor=True))
+    error = failed(plan, ops.WRITE, "write", number, nth=-1)
+    assert error.message.startswith(
+        "process.apparmorProfile: apply AppArmor profile &:ns:box: write self/attr/exec: write: "
+    )
+    assert error.pointer == "/process/apparmorProfile"
+    assert hint in (error.hint or "")
+    assert bool(hint) == bool(error.hint)
+
+
+def test_a_label_of_selinux_is_no_profile() -> None:
+    plan = create(config(process={"selinuxLabel": "system_u:x"}), facts(selinux=True))
+    error = failed(plan, ops.WRITE, "write", EINVAL, nth=-1)
+    assert error.message.startswith("process.selinuxLabel: write self/attr/exec")
+    assert error.hint is None
