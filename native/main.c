@@ -135,7 +135,9 @@ int receive_go(uint32_t tag) {
     do
         n = SYS(__NR_recvmsg, m.slots[0], &msg, 0);
     while (n == -EINTR);
-    return n == sizeof(answer) && answer.type == MSG_GO && answer.value == tag ? 0 : -1;
+    if (n != sizeof(answer) || (msg.flags & SYS_MSG_TRUNC) != 0)
+        return -1;
+    return answer.type == MSG_GO && answer.value == tag ? 0 : -1;
 }
 
 /* --- start --------------------------------------------------------------------------------------------------- */

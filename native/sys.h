@@ -145,6 +145,7 @@ struct sys_cmsg_fd {
 #define SYS_SOL_SOCKET 1
 #define SYS_SCM_RIGHTS 1
 #define SYS_MSG_NOSIGNAL 0x4000
+#define SYS_MSG_TRUNC 0x20
 #define SYS_SIGCHLD 17
 #define SYS_POLLIN 1
 #define SYS_AF_INET 2

@@ -116,16 +116,35 @@ def _follow(container: state.Container, gate: _socket.socket) -> None:
             return
         if not message:
             return
+        fds = _descriptors(control)
+        if len(message) < _HEAD.size or len(fds) > 1:
+            for fd in fds:
+                posix.close(fd)
+            raise errors.Error(f"start: init sent {len(message)} bytes, {len(fds)} descriptors")
         kind, _, number, _ = _HEAD.unpack_from(message)
-        call, _, detail = message[_HEAD.size :].decode("utf-8", "surrogateescape").partition("\0")
+        text = message[_HEAD.size :].decode("utf-8", "surrogateescape").replace("\n", "\\n")
+        call, _, detail = text.partition("\0")
+        if fds:
+            if kind == _LISTENER and container.data.get("listener"):
+                _send_listener(container, fds[0])
+            else:
+                posix.close(fds[0])
         if kind == _ERROR:
             raise _failure(call, number, detail)
         if kind == _WARNING:
             log.warning(_failure(call, number, detail).message)
         elif kind == _DEBUG:
             log.debug(call)
-        elif kind == _LISTENER and control:
-            _send_listener(container, int.from_bytes(control[0][2][:4], sys.byteorder))
+
+
+def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came with a message (unix(7), SCM_RIGHTS)."""
+    return [
+        int.from_bytes(data[at : at + 4], sys.byteorder)
+        for level, kind, data in control
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+        for at in range(0, len(data) - len(data) % 4, 4)
+    ]
 
 
 def _failure(call: str, number: int, detail: str) -> errors.Error:

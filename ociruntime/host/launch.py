@@ -97,6 +97,9 @@ class Init:
                 if kind == ops.MSG_SYNC:
                     self._answer(value, next(expected, 0), handlers)
                 elif kind == ops.MSG_READY:
+                    missing = next(expected, 0)
+                    if missing or "gate" not in self.plan.fds:
+                        raise errors.Error(f"init is ready where the plan has {_tag(missing)}")
                     return "ready"
                 elif kind == ops.MSG_CHILD:
                     self._adopt(pid)
@@ -173,7 +176,18 @@ class Init:
             pidfd = posix.pidfd_open(pid)
         except OSError as exc:
             raise errors.from_os(exc, f"pidfd_open of init's child {pid}") from exc
-        self.wait()
+        try:
+            if pid == self.pid:
+                raise errors.Error("init sent itself as its child")
+            # Nobody else's process may be taken for init, and killed for it.
+            posix.waitid(posix.P_PIDFD, pidfd, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+            if self.wait(_KILL_TIMEOUT) is None:
+                raise errors.Error("init has cloned itself and does not end")
+        except BaseException as exc:
+            posix.close(pidfd)
+            if isinstance(exc, ChildProcessError):
+                raise errors.Error(f"init sent process {pid}, which is not its child") from exc
+            raise
         posix.close(self.pidfd)
         self.pid, self.pidfd, self.status = pid, pidfd, None
 
@@ -278,7 +292,8 @@ def _tag(tag: int) -> str:
 
 def _text(data: bytes) -> tuple[str, str]:
     """System call and detail of an error or warning."""
-    call, _, detail = data[_HEAD.size :].decode("utf-8", "surrogateescape").partition("\0")
+    text = data[_HEAD.size :].decode("utf-8", "surrogateescape").replace("\n", "\\n")
+    call, _, detail = text.partition("\0")
     return call, detail
 
 
