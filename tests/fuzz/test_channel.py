@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import random
 import socket
@@ -112,6 +113,8 @@ def test_runtime(native: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
         for fd in taken:
             os.close(fd)
         init.kill_and_reap()
+        with contextlib.suppress(ChildProcessError):  # killed, but not within that short time
+            os.waitpid(pid, 0)
     print(f"runtime: {ends}")
     assert ends["refused"] > ROUNDS // 4
 
