@@ -34,9 +34,9 @@ LOST = {
 KEPT = "proc-link cwd-descriptor target-link caps-inheritable"
 
 
-def judge(program: str | Path, patterns: str | None = None) -> Report:
+def judge(program: str | Path, patterns: str | None = None, rounds: int = ROUNDS) -> Report:
     registry.load()
-    return runner.run(Target([str(program)]), registry.select(patterns), ROUNDS)
+    return runner.run(Target([str(program)]), registry.select(patterns), rounds)
 
 
 def unless_inapplicable(outcome: Outcome) -> None:
@@ -59,6 +59,9 @@ def test_nothing_succeeds_against_this_runtime(subtests: SubTests) -> None:
             for text in outcome.said:
                 # Refusals are errors like any other: a line that says what was tried, no insides.
                 assert text and "\n" not in text and "Traceback" not in text, text
+    for outcome in judge(path, "neighbour", 40).outcomes:
+        with subtests.test(f"{outcome.name}, longer"):
+            assert outcome.verdict == SAFE, outcome.observed
     with subtests.test("nothing is left"):
         assert world.mountinfo() == mounts
         assert not list(Path(tempfile.gettempdir()).glob(f"ociatt{os.getpid()}x*"))
