@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from conformance import checks, registry, report, runner
+from conformance import checks, commandline, registry, report, runner
 from conformance.rows import SHOULD
 
 EPILOG = """
@@ -25,21 +25,11 @@ cannot run anything here.
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m conformance", description=__doc__, epilog=EPILOG
-    )
-    parser.add_argument(
-        "--runtime",
-        action="append",
-        default=[],
-        metavar="PATH|NAME",
-        help='a runtime, perhaps with options: "NAME --option"; may be given several times',
-    )
+    formats = ("tap", "json", "junit", "markdown")
+    parser = commandline.parser("python -m conformance", __doc__, EPILOG, formats, "rows")
     parser.add_argument(
         "--select", metavar="ROWS", help="rows by number, pattern or section: 4.29,5.r*,10"
     )
-    parser.add_argument("--format", choices=("tap", "json", "junit", "markdown"), default="tap")
-    parser.add_argument("--list", action="store_true", help="print the rows and end")
     parser.add_argument(
         "--strict",
         action="store_true",
@@ -48,15 +38,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep the bundles of failed checks there"
     )
-    options = parser.parse_args(argv)
-    try:
-        options.rows = registry.select(options.select)
-        options.targets = [runner.Target.parse(text) for text in options.runtime]
-    except ValueError as error:
-        parser.error(str(error))
-    if not options.list and not options.targets:
-        parser.error("--runtime is needed")
-    return options
+    return commandline.parse(parser, argv, registry.select)
 
 
 def judge(options: argparse.Namespace) -> list[runner.Report]:
@@ -71,12 +53,12 @@ def judge(options: argparse.Namespace) -> list[runner.Report]:
             print(report.tap_line(outcome, index), flush=True)
 
     if tap:
-        count = sum(row.number in registry.CHECKS for row in options.rows)
+        count = sum(row.number in registry.CHECKS for row in options.chosen)
         print("TAP version 13", f"1..{count * len(options.targets)}", sep="\n", flush=True)
     keep = options.keep.absolute() if options.keep else None
     reports = []
     for target in options.targets:
-        done = runner.run(target, options.rows, keep, progress, options.strict)
+        done = runner.run(target, options.chosen, keep, progress, options.strict)
         reports.append(done)
         for line in [*done.notes, report.summary(done)]:
             print(f"# {line}", file=sys.stdout if tap else sys.stderr, flush=True)
@@ -88,7 +70,7 @@ def main(argv: list[str]) -> int:
     checks.load()
     options = parse(argv)
     if options.list:
-        print(report.listing(options.rows))
+        print(report.listing(options.chosen))
         return 0
     try:
         reports = judge(options)

@@ -11,8 +11,9 @@ import argparse
 import os
 import sys
 
+from conformance import commandline
 from conformance.attacks import registry, report, runner
-from conformance.runner import Target, Unusable
+from conformance.runner import Unusable
 
 EPILOG = """
 exit status: 0 when no attack succeeds, 1 when one does, 2 for a wrong call and for a runtime that
@@ -22,30 +23,15 @@ cannot run anything here.
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m conformance.attacks", description=__doc__, epilog=EPILOG
-    )
-    parser.add_argument(
-        "--runtime",
-        action="append",
-        default=[],
-        metavar="PATH|NAME",
-        help="a runtime, perhaps with options; may be given several times",
+    formats = ("tap", "json", "markdown")
+    parser = commandline.parser(
+        "python -m conformance.attacks", __doc__, EPILOG, formats, "recipes"
     )
     parser.add_argument(
         "--select", metavar="WORDS", help="names, attackers or advisories, with wildcards"
     )
     parser.add_argument("--rounds", type=int, default=300, help="rounds of each race (300)")
-    parser.add_argument("--format", choices=("tap", "json", "markdown"), default="tap")
-    parser.add_argument("--list", action="store_true", help="print the recipes and end")
-    options = parser.parse_args(argv)
-    try:
-        options.recipes = registry.select(options.select)
-        options.targets = [Target.parse(text) for text in options.runtime]
-    except ValueError as error:
-        parser.error(str(error))
-    if not options.list and not options.targets:
-        parser.error("--runtime is needed")
+    options = commandline.parse(parser, argv, registry.select)
     if not options.list and os.geteuid() != 0:
         parser.error("the attacks need root")
     return options
@@ -56,7 +42,7 @@ def main(argv: list[str]) -> int:
     registry.load()
     options = parse(argv)
     if options.list:
-        print(report.listing(options.recipes))
+        print(report.listing(options.chosen))
         return 0
     tap = options.format == "tap"
     index = 0
@@ -68,12 +54,12 @@ def main(argv: list[str]) -> int:
             print(report.tap_line(outcome, index), flush=True)
 
     if tap:
-        count = len(options.recipes) * len(options.targets)
+        count = len(options.chosen) * len(options.targets)
         print("TAP version 13", f"1..{count}", sep="\n", flush=True)
     reports = []
     try:
         for target in options.targets:
-            done = runner.run(target, options.recipes, options.rounds, progress)
+            done = runner.run(target, options.chosen, options.rounds, progress)
             reports.append(done)
             for line in [*done.notes, report.summary(done)]:
                 print(f"# {line}", file=sys.stdout if tap else sys.stderr, flush=True)
