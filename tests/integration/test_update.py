@@ -92,6 +92,24 @@ def test_option(
     check(rt, container, options, controller, name, wanted)
 
 
+def test_real_time(rt: Runtime, bundle: Bundle) -> None:
+    """--cpu-rt-runtime, and with --cpu-rt-period: what the parent cgroup has no time for is refused with its words."""
+    if not known_to_the_kernel("cpu", "cpu.rt_runtime_us"):
+        pytest.skip("this kernel has no real-time groups")
+    bundle.linux["cgroupsPath"] = f"/{rt.root.name}c"
+    container = rt.create(bundle.args("sleep"))
+    place = Path("/sys/fs/cgroup/cpu", f"{rt.root.name}c")
+    container.verb("update", "--cpu-rt-period", "500000", "--cpu-rt-runtime", "1000").ok()
+    assert (place / "cpu.rt_period_us").read_text().strip() == "500000"
+    assert (place / "cpu.rt_runtime_us").read_text().strip() == "1000"
+    container.verb("update", "--cpu-rt-runtime", "2000").ok()
+    assert (place / "cpu.rt_runtime_us").read_text().strip() == "2000"
+    result = container.verb("update", "--cpu-rt-runtime", "600000").failed("nvalid argument")
+    if rt.kind == "ociruntime":
+        result.failed("cpu.rt_runtime_us", "600000")
+    assert (place / "cpu.rt_runtime_us").read_text().strip() == "2000"
+
+
 @pytest.mark.known("runc", "1.1.5 has neither option")
 @pytest.mark.known("crun", "has neither option")
 @pytest.mark.parametrize(("options", "controller", "name", "wanted"), NEW_OPTIONS)
