@@ -44,6 +44,7 @@ BOUNDED = {
         "tests/integration/test_namespaces.py",
         "tests/integration/test_rootless.py",
         "tests/integration/test_systemd.py",
+        "tests/engines/test_systemd.py::test_scope[podman-ociruntime]",
     ],
     "user": [
         "tests/unit/cgroups",

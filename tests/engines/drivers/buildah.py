@@ -31,6 +31,12 @@ class Buildah(Podman):
         self.call("config", "--cmd", "sh", name).ok()
         self.call("commit", "--quiet", "--rm", name, IMAGE).ok()
 
+    def place_flags(self) -> list[str]:
+        # buildah hands it to the runtime as the path, which for systemd is of three parts.
+        if self.world.systemd:
+            return ["--cgroup-parent", f"{self.world.parent}:buildah:{self._serial}"]
+        return super().place_flags()
+
     def working(self, *flags: str) -> str:
         """A new working container."""
         name = self.new_name()
