@@ -156,7 +156,11 @@ class Podman(Engine):
     # It may meet its own clean-up after the end of a container, with each runtime: "shm: busy".
     remove_all = "until podman rm --force --all --time 0; do sleep 1; done"
     env = MappingProxyType(
-        {"CONTAINERS_CONF": "/run/containers.conf", "CONTAINERS_STORAGE_CONF": "/run/storage.conf"}
+        {
+            "CONTAINERS_CONF": "/run/containers.conf",
+            "CONTAINERS_STORAGE_CONF": "/run/storage.conf",
+            "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",  # podman 5 would warn in each answer
+        }
     )
     sees_oom = False  # conmon misses some
 

@@ -86,7 +86,6 @@ def test_user_namespaces_of_a_user(engine: Podman, subtests: SubTests) -> None:
         "": [(0, USER_ID, 1), (1, 200000, 65536)],
         "host": [(0, USER_ID, 1), (1, 200000, 65536)],
         "auto:size=1000": [(0, 1, 1000)],
-        "auto": [(0, 1, 65534)],
         "nomap": [(0, 1, 65536)],
         "keep-id": [(0, 1, USER_ID), (USER_ID, 0, 1)],
         "keep-id:uid=7,gid=8": [(0, 1, 7), (7, 0, 1)],
@@ -95,6 +94,9 @@ def test_user_namespaces_of_a_user(engine: Podman, subtests: SubTests) -> None:
         with subtests.test(mode or "none"):
             flags = ["--userns", mode] if mode else []
             assert maps(engine, *flags)[: len(expected)] == expected
+    with subtests.test("auto"):
+        [(inside, outside, size)] = maps(engine, "--userns", "auto")
+        assert (inside, outside) == (0, 1) and size > 1000  # what the image needs, or all there is
     with subtests.test("explicit"):
         flags = ["--uidmap", "0:1:100", "--uidmap", "1000:0:1", "--gidmap", "0:1:1100"]
         assert maps(engine, *flags) == [(0, 1, 100), (1000, 0, 1)]
@@ -166,7 +168,11 @@ def test_user_namespace_by_path(engine: Podman) -> None:
     name = engine.service("--uidmap", "0:1:100")
     path = f"/proc/{engine.state(name)['Pid']}/ns/user"
     result = engine.run("--userns", f"ns:{path}", IMAGE, "true")
-    assert result.code == 126 and "permission denied" in result.err, result
+    said = (
+        "permission denied",
+        "namespace path and non-matching mapping",
+    )  # the latter: runc 1.1.15
+    assert result.code == 126 and any(words in result.err for words in said), result
 
 
 @pytest.mark.engines("podman", "user-podman")

@@ -69,6 +69,9 @@ class Timers(FakeSystemd):
     def __init__(self, engine: Podman) -> None:
         place = f"/run/user/{USER_ID}" if engine.user else "/run"
         engine.host(f"mkdir -p -m 755 {place}/systemd; mkdir -p -m 777 {_NOTES}")
+        # podman 5 looks for the mark that systemd runs.
+        self.mark = "" if " 4." in engine.version() else "/run/systemd/system"
+        engine.host(f"mkdir -p {self.mark}") if self.mark else None
         command = engine.world.path("/run/bin/systemd-run")
         command.write_text(_RUN)
         command.chmod(0o755)
@@ -90,7 +93,7 @@ class Timers(FakeSystemd):
             with contextlib.suppress(OSError):
                 peer.sock.shutdown(2)
         super().close()
-        self.engine.host(f"rm -r {_NOTES} /run/bin/systemd-run")
+        self.engine.host(f"rm -r {_NOTES} /run/bin/systemd-run {self.mark}")
         self.path.unlink()
 
     def ended(self, peer: Peer, message: Message, unit: str) -> None:
