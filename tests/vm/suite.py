@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The project's tests in virtual machines with systemd and cgroup v2: `make test-vm`.
 
-One machine for each user (root in a system service, an ordinary user in a service of its own session) and kernel;
+One machine for each user (root in a system service, an ordinary user in a service of its own session, root with SELinux
+in place of AppArmor) and kernel;
 two machines run at the same time.  Each gets a copy of the tree, with what `make build` has made.  Prints what pytest
 prints there; the exit status is 1 when a test fails, 77 when no machine can be had.
 """
@@ -52,6 +53,7 @@ BOUNDED = {
         "tests/integration/test_delegated.py",
         "tests/integration/test_systemd.py",
     ],
+    "selinux": ["tests/integration/test_selinux.py"],
 }
 ALL = {
     "root": ["tests/unit/cgroups", "tests/conformance", "tests/integration"],
@@ -61,6 +63,7 @@ ALL = {
         "tests/integration/test_delegated.py",
         "tests/integration/test_systemd.py",
     ],
+    "selinux": ["tests/integration/test_selinux.py"],
 }
 
 
@@ -69,7 +72,7 @@ class Unavailable(Exception):
 
 
 class Job(NamedTuple):
-    """One boot: who runs which tests on which kernel."""
+    """One boot: who (root, an ordinary user, root under SELinux) runs which tests on which kernel."""
 
     user: str
     kernel: str
@@ -154,6 +157,8 @@ def run(job: Job, options: argparse.Namespace) -> Outcome:
     ]
     if job.user == "user":
         command.append("--user")
+    elif job.user == "selinux":
+        command.append("--selinux")
     command += ["--", ".venv/bin/pytest", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0"]
     command += job.arguments
     log = options.results / f"{job.name}.log"
@@ -188,14 +193,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--all", action="store_true", help="all integration tests, each user on each kernel")
-    add("--user", action="append", choices=("root", "user"), help="only as this user")
+    add("--user", action="append", choices=tuple(BOUNDED), help="only as this user")
     add("--kernels", metavar="LIST", help=f"comma-separated: {', '.join(KERNELS)}")
     add("--runtime", help="test another runtime instead: runc, crun")
     add("--timeout", type=float, default=3600, help="seconds for each machine (3600)")
     add("--nice", type=int, default=0, help="how much other programs go first (0-19)")
     add("--results", type=Path, metavar="DIR", help="leave output and status of each job there")
     options, options.arguments = parser.parse_known_args(argv)
-    options.user = options.user or ["root", "user"]
+    options.user = options.user or (["root", "user"] if options.arguments else list(BOUNDED))
     options.kernels = [k for k in (options.kernels or "").split(",") if k]
     options.env = [f"RUNTIME={options.runtime}"] if options.runtime else []
     if set(options.kernels) - set(KERNELS):
