@@ -97,12 +97,11 @@ def test_podman_runs_from_it(package: Path, tmp_path: Path) -> None:
         pytest.skip("no busybox or no podman")
     (tmp_path / "rootfs/bin").mkdir(parents=True)
     shutil.copy(busybox, tmp_path / "rootfs/bin/sh")
-    text = '[engine]\nruntime = "ociruntime"\n[engine.runtimes]\nociruntime = ["/usr/bin/ociruntime"]\n'
+    text = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'  # root may not raise them
+    text += '[engine]\nruntime = "ociruntime"\n[engine.runtimes]\nociruntime = ["/usr/bin/ociruntime"]\n'
     (tmp_path / "containers.conf").write_text(text)
-    # Overlays do not stack: all that podman writes is elsewhere, and gone with it.
-    places = (
-        f"--root {tmp_path}/storage --runroot {tmp_path}/run --network-config-dir {tmp_path}/net"
-    )
+    # Overlays do not stack, and podman's runroot must be short: the world's tmpfs, which goes with it.
+    places = "--root $PWD/storage --runroot $PWD/run --network-config-dir $PWD/net"
     script = f"""
     export CONTAINERS_CONF={tmp_path}/containers.conf TMPDIR={tmp_path}
     podman {places} --storage-driver vfs info --format '{{{{.Host.OCIRuntime.Path}}}}'
