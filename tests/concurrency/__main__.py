@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--keep-going", action="store_true", help="count what is not explained")
     parser.add_argument("--runtime", default=str(REPOSITORY / ".venv/bin/ociruntime"))
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # containers are removed then as well
     path, program = find_runtime(options.runtime), build_testprog()
     failures: list[Exception] = []
 
