@@ -11,7 +11,7 @@ BUILD_APT = gcc libc6-dev python3-dev python3-venv libffi-dev libseccomp-dev lib
 DEB_APT = dpkg-dev python3-cffi-backend python3-jsonschema python3-prctl
 TEST_APT = $(DEB_APT) $(shell sed 's/\#.*//' tests/requirements-apt.txt)
 
-SOURCES = setup.py pyproject.toml $(wildcard install/man/*) $(shell find ociruntime native schemas install -type f \
+SOURCES = setup.py pyproject.toml README.md $(wildcard install/man/*) $(shell find ociruntime native schemas install -type f \
 	\( -name '*.py' -o -name '*.[chS]' -o -name '*.json' \) ! -name _build_info.py ! -name _validator.py ! -name '_*.c' \
 	! -path install/deb.py ! -path install/place.py)
 

@@ -136,7 +136,7 @@ PYTHON: dict[str, Guard] = {
         "keyring",
     ),
     "a process is its start time, too": (
-        (("state.py", 'or found[1] != self.data["start"] or', "or"),),
+        (("state.py", 'or found[1] != self.data.get("start") or', "or"),),
         "pid-reuse",
     ),
     "an id of a container is no path": (
