@@ -18,7 +18,7 @@ SOURCES = setup.py pyproject.toml README.md $(wildcard install/man/*) $(shell fi
 # One build at a time in one tree.
 LOCKED = flock -o .build-lock $(MAKE) --no-print-directory
 
-.PHONY: help deb demo test test-vm test-vm-engines test-engines-newer bench bench-load coverage coverage-vm lint fuzz soak storm venv build install uninstall clean apt test-apt
+.PHONY: help deb demo test test-vm test-vm-engines test-engines-newer bench bench-load coverage coverage-vm lint fuzz faults soak storm venv build install uninstall clean apt test-apt
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
@@ -82,6 +82,10 @@ storm: test-apt ## call the verbs from 16 callers in 500 random storms, then att
 	@$(LOCKED) $(VENV)/.test-installed
 	@$(BIN)/python -m tests.concurrency --examples 500 --verbs 10
 	@HUNT_EXECS=500 $(PYTEST) -q tests/integration/test_attacks_process.py -k hunting
+
+faults: test-apt ## make every system call of every verb fail, and kill the runtime and init before each (hours; SELECT=NAME,… JOBS=N)
+	@$(LOCKED) $(VENV)/.test-installed
+	@$(BIN)/python -m tests.faults --select '$(SELECT)' --jobs $(or $(JOBS),2)
 
 venv: apt ## build, and install into .venv
 	@$(LOCKED) $(VENV)/.installed

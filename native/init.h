@@ -63,7 +63,7 @@ int open_in_root(int root, const char *path, uint64_t flags, uint64_t resolve);
 int look(int fd, void *statx_buffer);
 int type_of(int fd);
 int is_device(int fd, uint32_t type, uint64_t rdev);
-uint64_t mount_id(int fd);
+int same_mount(int a, int b);
 uint64_t fs_magic(int fd);
 int make_directory(int root, const char *path, uint64_t mode, uint64_t uid, uint64_t gid);
 int make_file(int root, const char *path, uint64_t mode, uint64_t uid, uint64_t gid);

@@ -291,7 +291,10 @@ int main(int argc, char **argv) {
     if (result != NULL)
         code = PyLong_AsLong(result);
     if (PyErr_Occurred()) {
-        PyErr_Print();
+        if (PyErr_ExceptionMatches(PyExc_MemoryError))
+            fputs("cannot start: out of memory\n", stderr);
+        else
+            PyErr_Print();
         code = 1;
     }
     _exit((int)code); /* finalising costs and gives nothing back */

@@ -125,7 +125,7 @@ _Noreturn void give_up(int error) {
     quit(1);
 }
 
-/* Wait for MSG_GO with the tag: 0, or -1 at the end of the channel or after anything else. */
+/* Wait for MSG_GO with the tag: 0; 1 at the end of the channel or after anything else; below: -errno. */
 int receive_go(uint32_t tag) {
     struct plan_msg answer;
     struct sys_iovec part = {&answer, sizeof(answer)};
@@ -133,11 +133,13 @@ int receive_go(uint32_t tag) {
     long n;
 
     do
-        n = SYS(__NR_recvmsg, m.slots[0], &msg, 0);
+        n = CALL(recvmsg, m.slots[0], &msg, 0);
     while (n == -EINTR);
+    if (n < 0 && n != -ECONNRESET)
+        return (int)n;
     if (n != sizeof(answer) || (msg.flags & SYS_MSG_TRUNC) != 0)
-        return -1;
-    return answer.type == MSG_GO && answer.value == tag ? 0 : -1;
+        return 1;
+    return answer.type == MSG_GO && answer.value == tag ? 0 : 1;
 }
 
 /* --- start --------------------------------------------------------------------------------------------------- */
@@ -166,7 +168,9 @@ static const void *map_plan(int fd, size_t *size) {
     struct statx about;
     long got = CALL(fcntl, fd, F_GET_SEALS), address;
 
-    if (got < 0 || (got & seals) != seals) {
+    if (got < 0)
+        give_up((int)-got);
+    if ((got & seals) != seals) {
         detail("the plan is not sealed", NULL, NULL);
         give_up(EPERM);
     }
@@ -222,20 +226,20 @@ __attribute__((no_stack_protector)) _Noreturn void start_c(const long *stack) {
     int first;
 
     seed_canary(stack);
-    not_dumpable();
-    reset_signals();
-    SYS(__NR_umask, 0);
     first = small_number(stack[0] == 2 ? (const char *)stack[2] : NULL);
     if (first < 3)
         quit(127);
     m.first_fd = (unsigned)first;
     m.at = UINT32_MAX;
     m.call = "";
-    m.ordinary = SYS(__NR_geteuid) != 0;
     for (unsigned i = 0; i < PLAN_MAX_SLOTS; i++)
         m.slots[i] = -1;
     m.slots[0] = first;
     m.slots[1] = first + 1;
+    not_dumpable();
+    reset_signals();
+    SYS(__NR_umask, 0);
+    m.ordinary = SYS(__NR_geteuid) != 0;
     take_plan();
     for (int i = 2; i < m.head->fd_count; i++)
         m.slots[i] = first + i;

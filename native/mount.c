@@ -58,7 +58,8 @@ int attach(int tree, int root, const char *path, int target, uint64_t resolve) {
     fd = open_in_root(root, path, O_PATH, resolve);
     if (fd < 0)
         return fd;
-    if (mount_id(fd) != mount_id(tree))
+    result = same_mount(fd, tree);
+    if (result == -ESTALE)
         result = fail(ESTALE, "move_mount", "the target was exchanged meanwhile", NULL, NULL);
     close_fd(fd);
     return result;

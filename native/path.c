@@ -56,10 +56,16 @@ int is_device(int fd, uint32_t type, uint64_t rdev) {
     return have == rdev;
 }
 
-uint64_t mount_id(int fd) {
-    struct statx about;
+/* 0 when both are on the same mount, -ESTALE when not, else why that cannot be told. */
+int same_mount(int a, int b) {
+    struct statx first, second;
+    int result = look(a, &first);
 
-    return look(fd, &about) < 0 ? 0 : about.stx_mnt_id;
+    if (result == 0)
+        result = look(b, &second);
+    if (result == 0 && first.stx_mnt_id != second.stx_mnt_id)
+        result = -ESTALE;
+    return result;
 }
 
 uint64_t fs_magic(int fd) {

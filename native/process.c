@@ -41,7 +41,13 @@ void reset_signals(void) {
 /* No ptrace, no /proc/PID/{fd,exe,mem} for anyone inside (CVE-2016-9962).  The kernel sets it anew with every change
  * of ids; so do we.  execve of the program is what ends it. */
 void not_dumpable(void) {
-    SYS(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+    long result = SYS(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+
+    if (result < 0) { /* without this guard init does not go on */
+        m.call = "prctl PR_SET_DUMPABLE";
+        m.detail[0] = '\0';
+        give_up((int)-result);
+    }
 }
 
 /* An ordinary user may write the id maps and oom_score_adj of a dumpable process only, and join only its namespaces
@@ -162,12 +168,16 @@ int op_clone(const struct plan_op *op) {
 
 int op_sync(const struct plan_op *op) {
     uint32_t tag = (uint32_t)op->arg[0];
+    int result;
 
     if (tag == TAG_USERNS || tag == TAG_CGROUP || tag == TAG_HOOKS)
         open_to_its_user();
     send_message(MSG_SYNC, tag, 0, -1);
-    if (receive_go(tag) < 0)
-        quit(1);
+    result = receive_go(tag);
+    if (result > 0)
+        quit(1); /* nobody wants this container any more */
+    if (result < 0)
+        return result;
     not_dumpable();
     return 0;
 }
@@ -184,15 +194,18 @@ int op_gate(const struct plan_op *op) {
     send_message(MSG_READY, 0, 0, -1);
     close_slot(0);
     for (;;) {
-        int fd = (int)CALL(accept4, gate, 0, 0, SYS_SOCK_CLOEXEC);
+        int fd = (int)CALL(accept4, gate, 0, 0, SYS_SOCK_CLOEXEC), result;
 
         if (fd == -EINTR || fd == -ECONNABORTED)
             continue;
         if (fd < 0)
             return fd;
         m.slots[0] = fd;
-        if (receive_go(TAG_START) == 0)
+        result = receive_go(TAG_START);
+        if (result == 0)
             break;
+        if (result < 0) /* an end without a word would be taken for the program's start */
+            return result;
         close_slot(0);
     }
     close_slot(op->arg[0]); /* a second `start` finds nobody */

@@ -284,6 +284,14 @@ def main(argv: list[str]) -> int:
     except OSError as exc:
         failure = exc
         error = errors.from_os(exc, str(exc.filename or "system call"))
+    except MemoryError as exc:
+        failure = exc
+        error = errors.Error("out of memory")
+    except (
+        ImportError
+    ) as exc:  # the loader's word: no memory, no descriptors, a damaged installation
+        failure = exc
+        error = errors.Error(f"load a part of the runtime: {exc}")
     except (Exception, KeyboardInterrupt) as exc:
         failure = exc
         error = errors.Error(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Step: TypeAlias = "tuple[str, Action[Context], Action[Context] | None]"
 
 _KILL_TIMEOUT = 10.0  # seconds that a killed init may take to go
+_REAP_INTERVAL = 0.1
 _ESRCH, _EINVAL = 3, 22
 _PF_EXITING = 0x4  # include/linux/sched.h
 
@@ -97,9 +98,13 @@ def open_init(container: state.Container) -> int:
     return pidfd
 
 
-def not_running() -> errors.Error:
+class NotRunning(errors.Error):
+    """The process is gone."""
+
+
+def not_running() -> NotRunning:
     """The error for a process that is gone; engines search for this text."""
-    return errors.Error("container not running")
+    return NotRunning("container not running")
 
 
 def cgroup(container: state.Container) -> Any:
@@ -147,7 +152,7 @@ def kill_and_wait(container: state.Container) -> None:
     """SIGKILL init and everything in the cgroup; returns when init is gone. Raises errors.Error."""
     try:
         pidfd = open_init(container)
-    except errors.Error:
+    except NotRunning:
         return
     try:
         _signal(pidfd, signals.SIGKILL)
@@ -158,10 +163,23 @@ def kill_and_wait(container: state.Container) -> None:
                 manager.kill_all(signals.SIGKILL)
             elif container.frozen():
                 manager.thaw()
-        if not wait_exit(pidfd, _KILL_TIMEOUT):
-            raise errors.Error("container init still running")
+        deadline = _ocisys.monotonic() + _KILL_TIMEOUT
+        while not wait_exit(pidfd, _REAP_INTERVAL):
+            # The first process of a pid namespace ends after all others are reaped: some may be our own children.
+            _reap_all()
+            if _ocisys.monotonic() > deadline:
+                raise errors.Error("container init still running")
     finally:
         posix.close(pidfd)
+
+
+def _reap_all() -> None:
+    """Reap what has ended among the children of this process."""
+    try:
+        while posix.waitpid(-1, posix.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
 
 
 def wait_exit(pidfd: int, seconds: float) -> bool:

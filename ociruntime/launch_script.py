@@ -28,7 +28,14 @@ def main() -> int:
 
 def run() -> None:
     """Run ``sys.argv`` and end the process: what was written is flushed, finalising the interpreter is saved."""
-    code = main()
+    try:
+        code = main()
+    except (
+        ImportError,
+        MemoryError,
+    ) as exc:  # the loader's word; cli.py answers for what comes after it
+        sys.stderr.write(f"cannot start: {exc or 'out of memory'}\n")
+        code = 1
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             try:

@@ -249,8 +249,8 @@ def _compile(creation: Creation) -> None:
     options.gate = creation.gate
     mode = creation.manager.mode
     creation.move = creation.manager.must_attach() or lifecycle_sync.must_move(spec)
-    creation.record_early = lifecycle_sync.must_record(spec, mode)
-    waits = creation.move or lifecycle_sync.must_wait(spec, mode)
+    creation.record_early = lifecycle_sync.must_record(spec, mode, creation.facts)
+    waits = creation.move or lifecycle_sync.must_wait(spec, mode, creation.facts)
     options.cgroup_join = "sync" if waits else "clone3"
     if call.globals.get("strict") is True:
         options.umask = normalize.caller_umask

@@ -113,8 +113,9 @@ def _follow(container: state.Container, gate: _socket.socket) -> None:
                 _MESSAGE_MAX, control_size, _socket.MSG_CMSG_CLOEXEC
             )
         except ConnectionResetError:
-            return
+            message = b""
         if not message:
+            _check_executed(container)
             return
         fds = _descriptors(control)
         if len(message) < _HEAD.size or len(fds) > 1:
@@ -145,6 +146,18 @@ def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
         for at in range(0, len(data) - len(data) % 4, 4)
     ]
+
+
+def _check_executed(container: state.Container) -> None:
+    """Raise errors.Error when the connection ended because init did: the kernel keeps its name until execve."""
+    pid, name = container.data["pid"], container.data.get("comm")
+    found = state.process_stat(pid)
+    if found is None or found[2] != name:
+        return
+    from ociruntime.host import procfs
+
+    if procfs.last_words(pid) == (name, True):
+        raise errors.Error("container init died before it executed the program")
 
 
 def _failure(call: str, number: int, detail: str) -> errors.Error:
@@ -188,7 +201,7 @@ def _start_container_hooks(container: state.Container, hooks: list[dict[str, Any
             users=template.get("users"),
             attach=lifecycle.cgroup(container).attach,
         )
-    except errors.Error:
+    except (errors.Error, OSError):
         lifecycle.kill_and_wait(container)
         raise
     finally:
@@ -202,7 +215,7 @@ def poststart(container: state.Container, hooks: list[dict[str, Any]]) -> None:
     try:
         document = lifecycle.state_document(container, state.RUNNING)
         runner.run("poststart", hooks, document, cwd=container.data["bundle"])
-    except errors.Error:
+    except (errors.Error, OSError):
         lifecycle.kill_and_wait(container)
         lifecycle.destroy(container)
         raise

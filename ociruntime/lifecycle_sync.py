@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ociruntime.cgroups.base import Manager
     from ociruntime.host.launch import Handlers, Init
     from ociruntime.lifecycle_create import Creation
+    from ociruntime.plan.facts import Facts
 
 
 def handlers(creation: Creation) -> Handlers:
@@ -40,18 +41,23 @@ def must_move(spec: dict[str, Any]) -> bool:
     return limit is not None and 0 <= limit < 2
 
 
-def must_record(spec: dict[str, Any], cgroup_mode: str) -> bool:
-    """Whether state.json has to name init before it goes on: for hooks, and where no cgroup tells which it is."""
-    return cgroup_mode == "none" or any((spec.get("hooks") or {}).values())
+def must_record(spec: dict[str, Any], cgroup_mode: str, facts: Facts) -> bool:
+    """Whether state.json has to name init before it goes on: for hooks, and where no cgroup may tell which it is.
+
+    An ordinary user may have none, and init may reach its gate in the moment in which the runtime is killed.
+    """
+    if cgroup_mode == "none" or facts.euid != 0 or facts.in_userns:
+        return True
+    return any((spec.get("hooks") or {}).values())
 
 
-def must_wait(spec: dict[str, Any], cgroup_mode: str) -> bool:
+def must_wait(spec: dict[str, Any], cgroup_mode: str, facts: Facts) -> bool:
     """Whether a create plan has TAG_CGROUP, wherever its cgroup is."""
     adjustment = (spec.get("process") or {}).get("oomScoreAdj")
     return (
         adjustment is not None
         or must_move(spec)
-        or must_record(spec, cgroup_mode)
+        or must_record(spec, cgroup_mode, facts)
         or "intelRdt" in (spec.get("linux") or {})
     )
 

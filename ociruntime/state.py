@@ -51,7 +51,7 @@ _LOCK_SH, _LOCK_EX, _LOCK_NB, _LOCK_UN = 1, 2, 4, 8
 # Seconds to wait for a state.json that is missing: while somebody holds the lock, and while nobody does.
 _HELD, _UNCLAIMED = 1.0, 0.25
 
-_ENOENT, _EEXIST, _ESRCH, _EWOULDBLOCK = 2, 17, 3, 11
+_ENOENT, _EEXIST, _ESRCH, _EWOULDBLOCK, _ENODEV = 2, 17, 3, 11, 19
 
 
 def absolute(path: str) -> str:
@@ -152,11 +152,16 @@ def replace_file(path: str, data: bytes, mode: int, directory: int | None = None
 
 
 def process_stat(pid: int) -> tuple[str, int, str] | None:
-    """State letter, start time (clock ticks since boot) and comm of a process; None when there is none (proc(5))."""
+    """State letter, start time (clock ticks since boot) and comm of a process; None when there is none (proc(5)).
+
+    Raises errors.Error when that cannot be told: a process that lives must not be taken for one that is gone.
+    """
     try:
         line = read_file(f"/proc/{pid}/stat").decode("utf-8", "replace")
-    except OSError:
-        return None
+    except OSError as exc:
+        if exc.errno in (_ENOENT, _ESRCH):
+            return None
+        raise errors.from_os(exc, f"read /proc/{pid}/stat") from exc
     head, _, tail = line.rpartition(")")
     fields = tail.split()
     if len(fields) < 20 or not fields[19].isdecimal():
@@ -234,8 +239,11 @@ class Container:
         self.data = _read_state(self.fd)
 
     def unlock(self) -> None:
-        """Let other verbs go on."""
-        _flock(self.fd, _LOCK_UN)
+        """Let other verbs go on; where that fails, the end of this process does it."""
+        try:
+            _flock(self.fd, _LOCK_UN)
+        except OSError:
+            return
 
     def await_record(self, unclaimed: float = _UNCLAIMED) -> None:
         """Read the state again, and wait until there is one.
@@ -265,7 +273,7 @@ class Container:
         return False
 
     def process(self) -> tuple[str, int, str] | None:
-        """process_stat() of the container's init while it lives (a zombie does not)."""
+        """process_stat() of the container's init while it lives (a zombie does not). Raises errors.Error."""
         pid = self.data.get("pid")
         if not pid:
             return None
@@ -275,17 +283,22 @@ class Container:
         return found
 
     def has_gate(self) -> bool:
-        """Whether init may still be waiting at the gate: `start` removes the socket once the program runs."""
+        """Whether init may still be waiting at the gate: `start` removes the socket once the program runs.
+
+        Raises errors.Error.
+        """
         try:
             posix.stat(GATE_FILE, dir_fd=self.fd, follow_symlinks=False)
-        except OSError:
-            return False
+        except OSError as exc:
+            if exc.errno == _ENOENT:
+                return False
+            raise errors.from_os(exc, f"stat {self.path}/{GATE_FILE}") from exc
         return True
 
     def status(self, *, locked: bool = False) -> str:
         """The status word. ``locked``: this process holds the lock, so nobody else is creating.
 
-        Raises errors.Error when the container was deleted meanwhile.
+        Raises errors.Error when the container was deleted meanwhile, or its status cannot be told.
         """
         while self.data.get("phase") != "ready":
             if not locked and self.busy():
@@ -305,15 +318,17 @@ class Container:
         return CREATED if self.has_gate() and found[2] == self.data.get("comm") else RUNNING
 
     def frozen(self) -> bool:
-        """Whether the container's cgroup is frozen."""
+        """Whether the container's cgroup is frozen. Raises errors.Error."""
         path = self.data.get("freezer")
         if not path:
             return False
         try:
             # FROZEN or FREEZING of freezer.state (v1), 1 of cgroup.freeze (v2)
             return read_file(path)[:1] in (b"F", b"1")
-        except OSError:
-            return False
+        except OSError as exc:
+            if exc.errno in (_ENOENT, _ENODEV):
+                return False
+            raise errors.from_os(exc, f"read {path}") from exc
 
     def document(self, status: str, *, owner: str = "") -> State:
         """The state as `state` and `list` print it (runtime-spec runtime.md, State; the keys beyond it are runc's)."""
@@ -478,12 +493,19 @@ def claim(root: str, container_id: str) -> Container:
             fd = posix.open(path, _DIRECTORY | posix.O_NOFOLLOW)
         except FileNotFoundError:
             continue
+        except OSError as exc:
+            _withdraw(path)
+            raise errors.from_os(exc, f"open {path}") from exc
         container = Container(container_id, path, fd, {})
         try:
             container.lock()
+        except OSError as exc:
+            _withdraw(path)
+            raise errors.from_os(exc, f"lock {path}") from exc
         except errors.Error as exc:
             posix.close(fd)
             if exc.message != NOT_FOUND:
+                _withdraw(path)
                 raise
             continue
         if container.data:
@@ -491,6 +513,14 @@ def claim(root: str, container_id: str) -> Container:
             posix.close(fd)
             raise _exists()
         return container
+
+
+def _withdraw(path: str) -> None:
+    """Remove a directory that could not be claimed; one with something in it is somebody else's by now."""
+    try:
+        posix.rmdir(path)
+    except OSError:
+        return
 
 
 def _exists() -> errors.Error:

@@ -6,9 +6,12 @@ Nothing here follows a user's symbolic link: a cgroup file system holds none and
 from __future__ import annotations
 
 import posix
+from errno import EACCES, EINVAL, ENODEV, ENOENT, ENOTDIR, EOPNOTSUPP
 
 from ociruntime import errors
 
+# No such file or controller, not of this kind of cgroup, not for this user.
+_NOT_THERE = (ENOENT, ENOTDIR, ENODEV, EOPNOTSUPP, EINVAL, EACCES)
 _READ = posix.O_RDONLY | posix.O_CLOEXEC
 _WRITE = posix.O_WRONLY | posix.O_CLOEXEC
 
@@ -27,11 +30,16 @@ def read(path: str) -> str:
 
 
 def read_or_none(path: str) -> str | None:
-    """The text of a control file, None when there is no such file or it has nothing to say."""
+    """The text of a control file, None when there is no such file or it has nothing to say.
+
+    Raises errors.Error where it may have: a cgroup whose processes cannot be read is not an empty one.
+    """
     try:
         return read(path)
-    except OSError:
-        return None
+    except OSError as exc:
+        if exc.errno in _NOT_THERE:
+            return None
+        raise errors.from_os(exc, f"read {path}") from exc
 
 
 def write(path: str, value: str) -> None:

@@ -6,6 +6,9 @@ below /sys/fs/cgroup. The mount table, which may be very long on a busy host, is
 
 from __future__ import annotations
 
+from errno import ENOENT
+
+from ociruntime import errors
 from ociruntime.cgroups import files
 
 TYPE_CHECKING = False
@@ -52,8 +55,10 @@ def _survey(root: str, proc: str) -> tuple[str, Membership]:
         return "v2", [("", root)]
     try:
         lines = membership(None, proc)
-    except OSError:
-        return "none", []
+    except OSError as exc:
+        if exc.errno == ENOENT:  # a kernel without cgroups
+            return "none", []
+        raise errors.from_os(exc, f"read {proc}/self/cgroup") from exc
     found = []
     table: dict[str, str] | None = None
     for controllers, _ in lines:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import posix
-from errno import EBUSY, EEXIST, ENOENT, ENOTEMPTY
+from errno import EACCES, EBUSY, EEXIST, ELOOP, ENODEV, ENOENT, ENOTDIR, ENOTEMPTY
 
 import _ocisys
 
-from ociruntime import errors, paths
+from ociruntime import errors, log, paths
 from ociruntime.cgroups import files
 
 _DIR = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
@@ -52,11 +52,13 @@ def make(mount: str, path: str) -> bool:
 
 
 def children(path: str) -> list[str]:
-    """Names of the sub-cgroups, [] when the cgroup is gone."""
+    """Names of the sub-cgroups, [] when it is gone, no directory, or closed to this user. Raises errors.Error."""
     try:
         fd = posix.open(path, _DIR)
-    except OSError:
-        return []
+    except OSError as exc:
+        if exc.errno in (ENOENT, ENODEV, ENOTDIR, ELOOP, EACCES):
+            return []
+        raise errors.from_os(exc, f"cgroup: open {path}") from exc
     try:
         with posix.scandir(fd) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -106,8 +108,12 @@ def remove(mount: str, path: str, made_parents: int, deadline: float) -> None:
         try:
             posix.rmdir(mount + path)
         except OSError as exc:
-            if exc.errno != ENOENT:
+            if exc.errno in (EBUSY, ENOTEMPTY):
                 return  # another container lives there
+            if exc.errno != ENOENT:
+                what = f"cgroup: {mount}{path} is left behind: rmdir"
+                log.warning(errors.from_os(exc, what).message)
+                return
 
 
 def _remove_once(place: str) -> OSError | None:

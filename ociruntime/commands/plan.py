@@ -61,7 +61,7 @@ def run(call: Call) -> int:
     options.no_pivot = no_pivot
     options.no_new_keyring = call.switch("no-new-keyring")
     options.console = bool((spec.get("process") or {}).get("terminal"))
-    _cgroup(call, spec, options, facts.euid)
+    _cgroup(call, spec, options, facts)
     _filter(spec, options)
     plan = compiler.compile_create(spec, facts, options)
     plan.warnings[:0] = warnings
@@ -75,7 +75,7 @@ def run(call: Call) -> int:
     return 0
 
 
-def _cgroup(call: Call, spec: dict[str, Any], options: compiler.Options, euid: int) -> None:
+def _cgroup(call: Call, spec: dict[str, Any], options: compiler.Options, facts: Facts) -> None:
     """Where the container's cgroup would be, and whether init would have to wait for it."""
     kind = str(call.globals.get("cgroup-manager") or "cgroupfs")
     if call.globals.get("systemd-cgroup") is True:
@@ -85,10 +85,10 @@ def _cgroup(call: Call, spec: dict[str, Any], options: compiler.Options, euid: i
         (spec.get("linux") or {}).get("cgroupsPath"),
         options.id,
         annotations=spec.get("annotations"),
-        euid=euid,
+        euid=facts.euid,
     )
     options.cgroup_dirs = {name: mount + path for name, mount, _, path in manager.mount_facts()}
-    waits = manager.must_attach() or lifecycle_sync.must_wait(spec, manager.mode)
+    waits = manager.must_attach() or lifecycle_sync.must_wait(spec, manager.mode, facts)
     options.cgroup_join = "sync" if waits else "clone3"
 
 

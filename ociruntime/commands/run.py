@@ -28,7 +28,7 @@ def run(call: Call) -> int:
         if creation.gate:
             try:
                 lifecycle_start.proceed(container, hooks)
-            except errors.Error:
+            except (errors.Error, OSError):
                 lifecycle.kill_and_wait(container)
                 lifecycle.destroy(container)
                 raise

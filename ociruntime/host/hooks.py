@@ -49,7 +49,10 @@ def run(
     gone (poststop), ``/``. ``preserve_fds``: descriptors from 3 on that are the container's and not the hook's.
     ``keep_going``: a failure is a warning and the rest run (poststop); else it raises errors.Error.
     """
-    back = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        back = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError as exc:
+        raise errors.from_os(exc, f"run {kind} hooks: open the working directory") from exc
     try:
         try:
             posix.chdir(cwd)
@@ -197,7 +200,12 @@ def _run_one(hook: dict[str, Any], state: bytes, preserve_fds: int) -> None:
         except ValueError as exc:
             raise errors.Error(str(exc)) from exc
         output.close_child_ends()
-        pidfd = posix.pidfd_open(pid)
+        try:
+            pidfd = posix.pidfd_open(pid)
+        except OSError as exc:
+            posix.killpg(pid, _SIGKILL)
+            posix.waitpid(pid, 0)
+            raise errors.from_os(exc, f"pidfd_open {pid}") from exc
         try:
             status = _wait(
                 pidfd,

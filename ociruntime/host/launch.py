@@ -130,6 +130,8 @@ class Init:
             native.channel_send(self.channel, _HEAD.pack(ops.MSG_GO, _NO_OP, 0, asked))
         except (BrokenPipeError, ConnectionResetError):
             pass  # init is gone; why it went is still to be read
+        except OSError as exc:
+            raise errors.from_os(exc, "send to init: sendmsg") from exc
 
     def _end(self) -> str:
         """What the end of the channel means."""
@@ -146,12 +148,17 @@ class Init:
     def _never_executed(self) -> bool:
         """Whether a process that is ending was still init: by the command name that the kernel keeps.
 
-        Until execve it is that of the memory file (before Linux 6.14: the number of its descriptor).
+        Until execve it is that of the memory file (before Linux 6.14: the number of its descriptor), and before it has
+        executed that this process's own.
         """
         from ociruntime.host import procfs
 
         name, exiting = procfs.last_words(self.pid)
-        if not exiting or not (name.startswith("memfd:") or name.isdecimal()):
+        if not exiting:
+            return False
+        if not (name.startswith("memfd:") or name.isdecimal()) and (
+            name != procfs.last_words(posix.getpid())[0]
+        ):
             return False
         programs = [args[0] for code, _, _, args in self.plan.ops if code == ops.FIND_EXE]
         programs += [args[4] for code, _, _, args in self.plan.ops if code == ops.EXEC]
@@ -175,6 +182,8 @@ class Init:
         try:
             pidfd = posix.pidfd_open(pid)
         except OSError as exc:
+            # It may be in a pid namespace whose init does not end as long as this one is not reaped.
+            _end_child(pid)
             raise errors.from_os(exc, f"pidfd_open of init's child {pid}") from exc
         try:
             if pid == self.pid:
@@ -271,6 +280,12 @@ def launch(
     finally:
         for fd in owned:
             posix.close(fd)
+
+
+def _end_child(pid: int) -> None:
+    """Kill and reap a child of ours that has no pidfd."""
+    posix.kill(pid, _SIGKILL)
+    posix.waitpid(pid, 0)
 
 
 def wait_readable(fd: int, timeout: float) -> bool:

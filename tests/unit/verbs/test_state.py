@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -253,3 +254,20 @@ def test_process_stat_of_a_name_with_parentheses(tmp_path: Path) -> None:
         assert found[1] > 0
         process.communicate(b"")
     assert json.dumps(state.process_stat(process.pid)) == "null"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EPERM])
+def test_a_process_that_cannot_be_looked_at_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """`delete` without --force would remove a running container, `start` start one twice."""
+    container = state.claim(str(tmp_path), "c")
+    container.data = {"phase": "ready", "pid": os.getpid(), "start": 1, "freezer": "/f"}
+
+    def refuse(path: str, directory: int | None = None) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(state, "read_file", refuse)
+    for look in (container.process, container.status, container.frozen):
+        with pytest.raises(errors.Error, match=os.strerror(number).lower()):
+            look()
