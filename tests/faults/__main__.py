@@ -18,7 +18,7 @@ from tests.faults.scenarios import Place, scenarios, world
 from tests.integration.harness import runtime_path
 
 
-def one(name: str, sample: int, kinds: str) -> dict[str, object]:
+def one(name: str, sample: int, kinds: str, lenient: bool) -> dict[str, object]:
     """All faults of one scenario, or about ``sample`` of them."""
     program = build_testprog()
     injector.tracer()
@@ -51,7 +51,7 @@ def one(name: str, sample: int, kinds: str) -> dict[str, object]:
                     chosen = chosen[sample // 2 :: len(chosen) // sample]
                 tally.points = len(points)
                 tally.problems += problems
-                campaign.play(place, scenario, chosen, tally, watch)
+                campaign.play(place, scenario, chosen, tally, watch, lenient)
                 place.delete()
     finally:
         remove_tree(path)
@@ -72,12 +72,15 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=0, help="only so many faults of each")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--kinds", default="ke", help="k: kills, e: errors")
+    parser.add_argument(
+        "--lenient", action="store_true", help="overlook errors that do not name the errno"
+    )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", help="write all to this file")
     options = parser.parse_args()
     chosen = [name for name in options.select.split(",") if name] or list(scenarios())
     if options.one:
-        print(json.dumps(one(chosen[0], options.sample, options.kinds)))
+        print(json.dumps(one(chosen[0], options.sample, options.kinds, options.lenient)))
         return 0
     running: list[tuple[str, subprocess.Popen[str]]] = []
     results = []
@@ -89,6 +92,7 @@ def main() -> int:
             name = waiting.pop(0)
             command = [sys.executable, "-m", "tests.faults", "--one", "--select", name]
             command += ["--sample", str(options.sample), "--kinds", options.kinds]
+            command += ["--lenient"] if options.lenient else []
             running.append((name, subprocess.Popen(command, stdout=subprocess.PIPE, text=True)))
         name, process = running.pop(0)
         out, _ = process.communicate()
