@@ -72,6 +72,7 @@ lint: test-apt ## check style and types
 
 fuzz: test-apt ## fuzz the plan checker, init and whatever is read from elsewhere, each for FUZZ_SECONDS (600)
 	@$(LOCKED) $(VENV)/.test-installed
+	-@$(BIN)/pip install -q --only-binary :all: 'atheris>=3,<4' # where there is a wheel; its tests skip themselves else
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTEST) -q -s tests/native tests/fuzz tests/unit/build -k fuzz
 
 soak: test-apt ## let 10,000 containers come and go and 1,000 live at once, and see whether anything grows (SOAK='--cycles 500 …')

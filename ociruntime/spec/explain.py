@@ -27,7 +27,7 @@ from ociruntime.spec.checks_process import check_process
 from ociruntime.spec.compile_schema import ROOTS
 from ociruntime.spec.context import Context, Problem, shown
 from ociruntime.spec.json_reader import loads
-from ociruntime.spec.locate import Places, steps
+from ociruntime.spec.locate import LARGE, Places, steps
 from ociruntime.spec.schema_files import schema
 
 SCHEMAS = {
@@ -80,7 +80,7 @@ def explain(
     found += _checked(document, kind, strict, {problem.pointer for problem in found})
     places = Places(data)
     found.sort(key=lambda problem: (places.offset(problem.pointer), problem.pointer))
-    if found:
+    if found and len(data) <= LARGE:
         named = " ".join(problem.hint or "" for problem in found)
         for pointer, suggestion in unknown_properties(document, kind):
             if suggestion and f'"{steps(pointer)[-1]}"' not in named:

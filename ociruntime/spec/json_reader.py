@@ -47,11 +47,14 @@ def loads(data: bytes, name: str = "config.json") -> Any:
         _fail(data, name, f"larger than {MAX_SIZE >> 20} MiB", len(data))
     try:
         return _loads(data) if _ocijson is None else _ocijson.loads(data, MAX_DEPTH)
-    except (ValueError, StopIteration, ImportError, RecursionError):
+    except (ValueError, StopIteration, ImportError, RecursionError) as exc:
         # ImportError: _json wants json.JSONDecodeError, which the core phase has not.
         from ociruntime.spec import locate
 
-        message, offset = locate.syntax_error(data) or ("no reason found", 0)
+        if _ocijson is not None and len(data) > locate.LARGE:
+            message, offset = exc.args
+        else:
+            message, offset = locate.syntax_error(data) or ("no reason found", 0)
     return _fail(data, name, message, offset)
 
 

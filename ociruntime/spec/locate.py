@@ -7,7 +7,10 @@ that the launcher's core phase lacks, so that a kernel error of the running ``cr
 from __future__ import annotations
 
 from ociruntime.errors import pointer_step
-from ociruntime.spec.json_reader import MAX_DEPTH, MAX_DIGITS
+from ociruntime.spec.json_reader import MAX_DEPTH, MAX_DIGITS, quote
+
+LARGE = 4 << 20
+"""Bytes of a text in which no line is looked for: this scanner is slow, and its table longer than the text."""
 
 _SPACE = b" \t\n\r"
 _DIGITS = b"0123456789"
@@ -42,11 +45,11 @@ def line_of(data: bytes, pointer: str) -> int:
 
 
 class Places:
-    """Lines and columns in one JSON text, scanned once for many questions."""
+    """Lines and columns in one JSON text, scanned once for many questions; a line is 0 in one that is LARGE."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._positions = positions(data)
+        self._positions = positions(data) if len(data) <= LARGE else {}
 
     def offset(self, pointer: str) -> int:
         while pointer and pointer not in self._positions:
@@ -54,6 +57,8 @@ class Places:
         return self._positions.get(pointer, 0)
 
     def line(self, pointer: str) -> int:
+        if not self._positions:
+            return 0
         return self._data.count(b"\n", 0, self.offset(pointer)) + 1
 
     def column(self, pointer: str) -> int:
@@ -75,7 +80,7 @@ def dotted(pointer: str) -> str:
         elif step.replace("_", "a").isalnum() and step.isascii():
             out += f".{step}" if out else step
         else:
-            out += f'["{step}"]'
+            out += f"[{quote(step)}]"
     return out
 
 
@@ -147,7 +152,7 @@ class _Scanner:
             self.positions.setdefault(below, where)
             self.value(below, depth)
             if name in names:
-                raise _Malformed(f'duplicate name "{name}" in object', where)
+                raise _Malformed(f"duplicate name {quote(name)} in object", where)
             names.add(name)
             if self.separator(0x7D, 'expected "," or "}" in object'):
                 return

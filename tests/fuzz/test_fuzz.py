@@ -58,6 +58,26 @@ def test_no_input_is_an_accident(repository: Path, tmp_path: Path, subtests: Sub
                 assert int(words[-2]) < MEMORY, result.stdout
 
 
+@pytest.mark.skipif(not LONG, reason="runs with FUZZ_SECONDS")
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_guided_by_coverage(repository: Path, tmp_path: Path, name: str) -> None:
+    """The same targets under atheris."""
+    pytest.importorskip(
+        "atheris", reason="atheris is not installed: it has no wheel for this Python"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.guided", name, str(int(SECONDS)), str(tmp_path)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    count = done.stderr.partition("number_of_executed_units:")[2].split()[0]
+    print(f"{name}: {count} inputs under atheris")
+    assert int(count) > 10
+
+
 @pytest.mark.parametrize("guard", targets.BROKEN)
 def test_fuzz_finds_what_is_broken(repository: Path, tmp_path: Path, guard: str) -> None:
     """The control: without a guard there is a finding, and its input is kept."""
