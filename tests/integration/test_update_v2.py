@@ -49,7 +49,7 @@ OPTIONS = [
         *("memory.swap.max", str(128 * MIB)),
     ),
     (["--pids-limit", "99"], "pids.max", "99"),
-    differs("crun", PLAIN, ["--pids-limit", "-1"], "pids.max", "max"),
+    (["--pids-limit", "-1"], "pids.max", "max"),
 ]
 
 
