@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _KILL_TIMEOUT = 10.0  # seconds that a killed init may take to go
 _REAP_INTERVAL = 0.1
-_ESRCH, _EINVAL = 3, 22
+_ENOENT, _ESRCH, _EINVAL = 2, 3, 22
 _PF_EXITING = 0x4  # include/linux/sched.h
 
 
@@ -323,7 +323,12 @@ def pause(container: state.Container) -> None:
         raise errors.Error(f"container not running or created: {status}")
     manager = _manager(container)
     manager.freeze()
-    if ending(container):
+    try:
+        gone = ending(container)
+    except errors.Error:
+        manager.thaw()  # a failed pause pauses nothing
+        raise
+    if gone:
         # `kill`, which takes no lock, looked at the freezer before: what cgroup v1 has frozen would not even die.
         manager.thaw()
         raise not_running()
@@ -337,8 +342,10 @@ def ending(container: state.Container) -> bool:
     try:
         stat = state.read_file(f"{place}/stat").rpartition(b")")[2].split()
         status = state.read_file(f"{place}/status")
-    except OSError:
-        return True
+    except OSError as exc:
+        if exc.errno in (_ENOENT, _ESRCH):
+            return True
+        raise errors.from_os(exc, f"read {place}") from exc
     if int(stat[6]) & _PF_EXITING:
         return True
     bit = 1 << (signals.SIGKILL - 1)
