@@ -123,7 +123,7 @@ def _follow(container: state.Container, gate: _socket.socket) -> None:
                 posix.close(fd)
             raise errors.Error(f"start: init sent {len(message)} bytes, {len(fds)} descriptors")
         kind, _, number, _ = _HEAD.unpack_from(message)
-        text = message[_HEAD.size :].decode("utf-8", "surrogateescape").replace("\n", "\\n")
+        text = message[_HEAD.size :].decode("utf-8", "surrogateescape")
         call, _, detail = text.partition("\0")
         if fds:
             if kind == _LISTENER and container.data.get("listener"):

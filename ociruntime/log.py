@@ -85,6 +85,18 @@ def _quote(text: str) -> str:
     return json_reader.quote(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
+def _one_line(text: str) -> str:
+    """``text`` with control characters escaped: paths of a hostile config must not forge lines or steer a terminal.
+
+    Bytes that are no UTF-8 stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        [c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in text]
+    )
+
+
 def _line(level: int, message: str, extra: dict[str, str] | None) -> str:
     """One line of the log, in the format asked for."""
     stamp = _ocisys.timestamp()
@@ -102,6 +114,7 @@ def _line(level: int, message: str, extra: dict[str, str] | None) -> str:
 def _emit(level: int, message: str, extra: dict[str, str] | None) -> None:
     if level > _level:
         return
+    message = _one_line(message)
     if _fd >= 0:
         _write(_fd, _line(level, message, extra))
     elif _json:
@@ -131,20 +144,22 @@ def fatal(error: errors.Error) -> None:
     if error.pointer:
         extra["path"] = error.pointer
     if error.hint:
-        extra["hint"] = error.hint
-    message = error.message
+        extra["hint"] = _one_line(error.hint)
+    first = message = _one_line(error.message)
     if isinstance(error, errors.ConfigError) and len(error.problems) > 1:
         from ociruntime.spec import validate
 
         name = message.partition(":")[0]
-        message = "\n".join([validate.render(name, problem) for problem in error.problems])
+        message = "\n".join(
+            [_one_line(validate.render(name, problem)) for problem in error.problems]
+        )
     if _fd >= 0:
         # The engine shows one line: the first. The others follow under a key of their own.
-        if message != error.message:
+        if message != first:
             extra["detail"] = message
-        _write(_fd, _line(ERROR, error.message, extra))
+        _write(_fd, _line(ERROR, first, extra))
     elif _json:
         _write(2, _line(ERROR, message, extra))
         return
-    hint = f"hint: {error.hint}\n" if error.hint else ""
+    hint = f"hint: {extra['hint']}\n" if error.hint else ""
     _write(2, f"{message}\n{hint}")

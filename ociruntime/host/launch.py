@@ -307,7 +307,7 @@ def _tag(tag: int) -> str:
 
 def _text(data: bytes) -> tuple[str, str]:
     """System call and detail of an error or warning."""
-    text = data[_HEAD.size :].decode("utf-8", "surrogateescape").replace("\n", "\\n")
+    text = data[_HEAD.size :].decode("utf-8", "surrogateescape")
     call, _, detail = text.partition("\0")
     return call, detail
 

@@ -30,10 +30,10 @@ def test_json_line_has_the_keys_of_runc(tmp_path: Path, capfd: pytest.CaptureFix
     line = json.loads(text)
     assert list(line)[:3] == ["level", "msg", "time"]
     assert line["level"] == "error"
-    assert line["msg"] == 'a "b" \\ \x01 é'
+    assert line["msg"] == r'a "b" \ \x01 é'
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["time"])
     assert (line["path"], line["hint"], line["step"]) == ("/mounts/1", "h", "s")
-    assert capfd.readouterr().err == 'a "b" \\ \x01 é\nhint: h\n'
+    assert capfd.readouterr().err == 'a "b" \\ \\x01 é\nhint: h\n'
 
 
 def test_text_line(tmp_path: Path) -> None:
@@ -42,6 +42,30 @@ def test_text_line(tmp_path: Path) -> None:
     log.fatal(errors.Error("container does not exist"))
     pattern = r'time="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ" level=error msg="container does not exist"\n'
     assert re.fullmatch(pattern, path.read_text())
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nlevel=info", "a\x1b[2J", "a\u2028b", "a\u202eb", "a\rb", "a\x85"]
+)
+def test_nothing_from_a_config_forges_a_line_or_steers_a_terminal(
+    text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log"
+    log.setup({"log": str(path)})
+    log.fatal(errors.Error(text, hint=text))
+    log.warning(text)
+    problems = [errors.ConfigProblem("/a", text, 1), errors.ConfigProblem("/b", text, 2)]
+    log.fatal(errors.ConfigError(text, problems))
+    shown = capfd.readouterr().err
+    assert shown.count("\n") == 4 and path.read_text().count("\n") == 3
+    assert all(line.isprintable() for line in (shown + path.read_text()).split("\n"))
+
+
+def test_bytes_that_are_no_utf8_are_shown_as_they_are(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    log.fatal(errors.Error("a\udcff\n"))
+    assert capfdbinary.readouterr().err == b"a\xff\\n\n"
 
 
 def test_the_engine_sees_one_line_of_many(tmp_path: Path) -> None:
