@@ -92,8 +92,9 @@ def _one_line(text: str) -> str:
     """
     if text.isprintable():
         return text
+    # By number: a literal surrogate cannot be unmarshalled in the core phase, which has no codecs.
     return "".join(
-        [c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in text]
+        [c if c.isprintable() or 0xDC80 <= ord(c) <= 0xDCFF else ascii(c)[1:-1] for c in text]
     )
 
 
