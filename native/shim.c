@@ -14,7 +14,7 @@
 
 /* --- starting a program in new namespaces ---------------------------------------------------------------------- */
 
-enum { STEP_NONE, STEP_JOIN, STEP_DUP, STEP_STDIO, STEP_CLOSE, STEP_EXEC };
+enum { STEP_NONE, STEP_JOIN, STEP_DUP, STEP_STDIO, STEP_CLOSE, STEP_EXEC, STEP_DEATH, STEP_HOOK };
 
 const char *shim_spawn_step(int step) {
     switch (step) {
@@ -27,6 +27,10 @@ const char *shim_spawn_step(int step) {
         return "close_range";
     case STEP_EXEC:
         return "execveat of init";
+    case STEP_DEATH:
+        return "prctl PR_SET_PDEATHSIG";
+    case STEP_HOOK:
+        return "execve";
     default:
         return "clone3";
     }
@@ -35,6 +39,7 @@ const char *shim_spawn_step(int step) {
 struct spawn_child {
     struct spawn_request *request;
     long result;
+    long parent; /* of a hook: the pid of this process */
 };
 
 static _Noreturn void child_failed(struct spawn_child *child, int step, long error) {
@@ -52,12 +57,38 @@ static int move_up(struct spawn_child *child, int fd, int floor) {
     return (int)copy;
 }
 
+/* What a hook has otherwise than init; does not return. */
+static _Noreturn void become_hook(struct spawn_child *child) {
+    static const uint64_t by_default[4]; /* struct sigaction as the kernel has it */
+    struct spawn_request *r = child->request;
+    const uint64_t none = 0;
+    long result;
+
+    if (r->parent_death != 0) {
+        result = SYS(__NR_prctl, 1 /* PR_SET_PDEATHSIG */, r->parent_death, 0, 0, 0);
+        if (result < 0)
+            child_failed(child, STEP_DEATH, result);
+        if (SYS(__NR_getppid) != child->parent) /* it had ended before the prctl: no signal will come */
+            child_failed(child, STEP_DEATH, -ESRCH);
+    }
+    SYS(__NR_setpgid, 0, 0);
+    /* CLONE_CLEAR_SIGHAND leaves what is ignored. */
+    SYS(__NR_rt_sigaction, 13 /* SIGPIPE */, by_default, 0, sizeof(none));
+    SYS(__NR_rt_sigaction, 25 /* SIGXFSZ */, by_default, 0, sizeof(none));
+    result = SYS(__NR_close_range, r->first_fd + r->fd_count, ~0u, 0);
+    if (result < 0)
+        child_failed(child, STEP_CLOSE, result);
+    SYS(__NR_rt_sigprocmask, 2 /* SIG_SETMASK */, &none, 0, sizeof(none));
+    result = SYS(__NR_execve, r->path, r->argv, r->envp);
+    child_failed(child, STEP_HOOK, result);
+}
+
 /* Runs in the child, in the parent's memory and on a stack of its own, while the parent waits: no libc.
  * First every descriptor moves above all the numbers that will be given, then down to its own. */
 static void spawn_child(void *argument) {
     struct spawn_child *child = argument;
     struct spawn_request *r = child->request;
-    int end = r->first_fd + r->fd_count, *copies = r->scratch, program;
+    int end = r->first_fd + r->fd_count, *copies = r->scratch, program = -1;
     long result;
 
     /* A process without threads that moves itself need not wait for an RCU grace period (Linux 5.17). */
@@ -70,7 +101,8 @@ static void spawn_child(void *argument) {
         copies[i] = move_up(child, r->fds[i], end + 1);
     for (int i = 0; i < 3; i++)
         copies[r->fd_count + i] = r->stdio[i] == i ? -1 : move_up(child, r->stdio[i], end + 1);
-    program = move_up(child, r->program, end + 1);
+    if (r->path == 0)
+        program = move_up(child, r->program, end + 1);
     for (int i = 0; i < r->fd_count; i++) {
         result = SYS(__NR_dup3, copies[i], r->first_fd + i, 0);
         if (result < 0)
@@ -87,6 +119,8 @@ static void spawn_child(void *argument) {
     }
     for (int fd = 3; fd < r->first_fd; fd++) /* the preserved ones; one that is not open is the program's affair */
         SYS(__NR_fcntl, fd, F_SETFD, 0);
+    if (r->path != 0)
+        become_hook(child);
     result = SYS(__NR_dup3, program, end, SYS_SOCK_CLOEXEC /* O_CLOEXEC */);
     if (result >= 0)
         result = SYS(__NR_close_range, end + 1, ~0u, 0);
@@ -113,6 +147,10 @@ int shim_spawn(struct spawn_request *r) {
     if (r->cgroup >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = (unsigned)r->cgroup;
+    }
+    if (r->path != 0) {
+        args.flags |= CLONE_CLEAR_SIGHAND;
+        child.parent = SYS(__NR_getpid);
     }
     r->failed_step = STEP_NONE;
     /* All signals are blocked around a child that shares the memory: no handler may run in it. */

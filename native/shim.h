@@ -4,8 +4,9 @@
  */
 
 struct spawn_request {
-    int program;  /* descriptor of the executable */
-    int first_fd; /* 3 + the number of preserved descriptors */
+    int program;      /* descriptor of the executable */
+    const char *path; /* or its path: a hook, in a process group of its own and with signals as by default */
+    int first_fd;     /* 3 + the number of preserved descriptors */
     int fd_count;
     const int *fds;      /* become first_fd, first_fd + 1, ... */
     int stdio[3];        /* become 0, 1 and 2 */
@@ -15,9 +16,10 @@ struct spawn_request {
     uint64_t clone_flags; /* CLONE_NEW* and others of clone3(2) that go with CLONE_VM */
     const char *const *argv;
     const char *const *envp;
-    int *scratch;    /* room for fd_count + 3 numbers */
-    int pidfd;       /* result */
-    int failed_step; /* result: what failed, see shim_spawn_step() */
+    int *scratch;     /* room for fd_count + 3 numbers */
+    int parent_death; /* of a hook: the signal that it gets when this process ends (PR_SET_PDEATHSIG), or 0 */
+    int pidfd;        /* result */
+    int failed_step;  /* result: what failed, see shim_spawn_step() */
 };
 int shim_spawn(struct spawn_request *request);
 const char *shim_spawn_step(int step);

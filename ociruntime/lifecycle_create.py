@@ -216,7 +216,6 @@ def _unclaim(creation: Creation) -> None:
                 creation.hooks["poststop"],
                 lifecycle.encoded_document(document),
                 cwd=creation.bundle,
-                preserve_fds=creation.call.preserve_fds,
                 keep_going=True,
             )
 

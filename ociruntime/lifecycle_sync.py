@@ -192,13 +192,7 @@ def _run_hooks(creation: Creation, init: Init) -> None:
         if hooks.get(kind):
             from ociruntime.host import hooks as runner
 
-            runner.run(
-                kind,
-                hooks[kind],
-                document,
-                cwd=creation.bundle,
-                preserve_fds=creation.call.preserve_fds,
-            )
+            runner.run(kind, hooks[kind], document, cwd=creation.bundle)
     if hooks.get("createContainer"):
         lifecycle_hooks.run_inside(
             "createContainer",

@@ -5,6 +5,8 @@ Hot module, imported only when there are hooks. config.md "POSIX-platform Hooks"
 * cwd: the bundle. stdin: the state, as a file. stdout and stderr: captured, the end of them shown on failure.
 * env: exactly the hook's ``env`` where it has entries; else, on the host, the runtime's own as it is with runc.
   The environment of the *container* never reaches a program of the host (CVE-2025-23266).
+* A hook of create or start ends with the runtime, even one that is killed: what it prepares has no container then. A
+  poststop hook goes on, as what it cleans up is there all the same.
 * A hook is over when its process ends, not when its pipes close: what it leaves behind may keep them.
 """
 
@@ -16,6 +18,7 @@ import select
 import _ocisys
 
 from ociruntime import errors
+from ociruntime.host import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     Hooks = Sequence[dict[str, Any]]
     CompileOne = Callable[[dict[str, Any]], tuple[Plan, bytes, Sequence[int]]]
 
-_SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25
+_SIGKILL = 9
 _KEPT = 4096  # bytes of output kept for the error message
 _SHOWN = 512  # characters of the line shown
 _FOREVER = 1 << 30
@@ -40,14 +43,12 @@ def run(
     state: bytes,
     *,
     cwd: str,
-    preserve_fds: int = 0,
     keep_going: bool = False,
 ) -> None:
     """Run the hooks of one kind in the runtime's namespaces, in order.
 
     ``kind``: prestart, createRuntime, poststart or poststop. ``state``: the state JSON. ``cwd``: the bundle; when it is
-    gone (poststop), ``/``. ``preserve_fds``: descriptors from 3 on that are the container's and not the hook's.
-    ``keep_going``: a failure is a warning and the rest run (poststop); else it raises errors.Error.
+    gone (poststop), ``/``. ``keep_going``: a failure is a warning and the rest run (poststop); else errors.Error.
     """
     try:
         back = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
@@ -60,7 +61,7 @@ def run(
             posix.chdir("/")
         for index, hook in enumerate(hooks):
             try:
-                _run_one(hook, state, preserve_fds)
+                _run_one(hook, state, with_runtime=kind != "poststop")
             except errors.Error as exc:
                 error = named(kind, index, hook, exc)
                 if not keep_going:
@@ -177,35 +178,25 @@ class _Output:
         return ""
 
 
-def _run_one(hook: dict[str, Any], state: bytes, preserve_fds: int) -> None:
+def _run_one(hook: dict[str, Any], state: bytes, with_runtime: bool) -> None:
     path = hook["path"]
     output = _Output(state)
     try:
-        actions: list[tuple[Any, ...]] = [
-            (posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(output.stdio)
-        ]
-        actions += [(posix.POSIX_SPAWN_CLOSE, 3 + i) for i in range(preserve_fds)]
         try:
-            pid = posix.posix_spawn(
+            pid, pidfd = native.spawn(
                 path,
-                hook.get("args") or [path],
-                _environment(hook.get("env")),
-                file_actions=actions,
-                setpgroup=0,
-                setsigmask=(),
-                setsigdef=(_SIGPIPE, _SIGXFSZ),
+                3,
+                (),
+                stdio=output.stdio,
+                argv=hook.get("args") or [path],
+                env=_environment(hook.get("env")),
+                parent_death=_SIGKILL if with_runtime else 0,
             )
         except OSError as exc:
-            raise errors.Error(errors.strerror(exc.errno or 0)) from exc
-        except ValueError as exc:
-            raise errors.Error(str(exc)) from exc
+            if exc.filename == "execve":
+                raise errors.Error(errors.strerror(exc.errno or 0)) from exc
+            raise errors.from_os(exc, str(exc.filename)) from exc
         output.close_child_ends()
-        try:
-            pidfd = posix.pidfd_open(pid)
-        except OSError as exc:
-            posix.killpg(pid, _SIGKILL)
-            posix.waitpid(pid, 0)
-            raise errors.from_os(exc, f"pidfd_open {pid}") from exc
         try:
             status = _wait(
                 pidfd,
@@ -221,17 +212,17 @@ def _run_one(hook: dict[str, Any], state: bytes, preserve_fds: int) -> None:
     _judge(status, output)
 
 
-def _environment(entries: Sequence[str] | None) -> Any:
-    """The environment for posix_spawn: that of the hook, else the runtime's."""
+def _environment(entries: Sequence[str] | None) -> list[str | bytes]:
+    """The environment of a hook: its own, else the runtime's; the last of entries of one name counts."""
     if not entries:
-        return posix.environ
-    variables = {}
+        return [name + b"=" + value for name, value in posix.environ.items()]
+    variables: dict[str, str | bytes] = {}
     for entry in entries:
-        name, separator, value = entry.partition("=")
+        name, separator, _ = entry.partition("=")
         if not separator:
             raise errors.Error(f"env: {entry!r} has no '='")
-        variables[name] = value
-    return variables
+        variables[name] = entry
+    return list(variables.values())
 
 
 def _wait(

@@ -58,7 +58,7 @@ def _text(text: str | bytes) -> bytes:
 
 
 def spawn(
-    program: int,
+    program: int | str,
     first_fd: int,
     fds: Sequence[int],
     *,
@@ -68,9 +68,11 @@ def spawn(
     stdio: tuple[int, int, int] | None = None,
     argv: Sequence[str | bytes] | None = None,
     env: Sequence[str | bytes] = (),
+    parent_death: int = 0,
 ) -> tuple[int, int]:
     """Start the executable ``program`` (a descriptor) in new namespaces with exactly the descriptors named.
 
+    A path: a hook, with signals as by default, in a process group of its own; ``parent_death``: PR_SET_PDEATHSIG or 0.
     ``stdio`` (or 0, 1 and 2 as they are), 3 … ``first_fd`` - 1 as they are, ``fds`` from ``first_fd`` on; everything
     else is closed. ``clone_flags``: CLONE_NEW* of clone3(2); ``cgroup_fd``: cgroup v2 directory to start in;
     ``join_fds``: `tasks` files of cgroup v1 that the child writes itself to. Default ``argv``: what init expects;
@@ -84,16 +86,15 @@ def spawn(
     numbers = _ffi.new("int[]", list(fds) or [0])
     scratch = _ffi.new("int[]", len(fds) + 4)
     request = _ffi.new("struct spawn_request *")
-    request.program = program
-    request.first_fd = first_fd
-    request.fds = numbers
-    request.fd_count = len(fds)
+    path = _ffi.new("char[]", _text(program)) if isinstance(program, str) else _ffi.NULL
+    request.program, request.path = -1 if path else program, path
+    request.first_fd, request.parent_death = first_fd, parent_death
+    request.fds, request.fd_count = numbers, len(fds)
     request.stdio = stdio or (0, 1, 2)
     request.clone_flags = clone_flags
     request.cgroup = cgroup_fd
     joined = _ffi.new("int[]", list(join_fds) or [0])
-    request.join_fds = joined
-    request.join_count = len(join_fds)
+    request.join_fds, request.join_count = joined, len(join_fds)
     request.argv = arguments
     request.envp = environment
     request.scratch = scratch

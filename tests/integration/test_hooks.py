@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -350,3 +351,44 @@ def test_hook_by_proc_exe(rt: Runtime, bundle: Bundle) -> None:
         "prestart": [{"path": f"/proc/{os.getpid()}/exe", "args": ["python3", "-c", "pass"]}]
     }
     rt.run(bundle).ok()
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "poststart", "poststop"])
+def test_hook_of_a_killed_runtime(rt: Runtime, bundle: Bundle, kind: str) -> None:
+    """It ends with the runtime, even by SIGKILL; a poststop hook goes on."""
+    if rt.kind != "ociruntime":
+        pytest.skip("runc's and crun's hooks go on, and what create has made is left")
+    pid_file = bundle.path / "hook-pid"
+    shell(bundle, kind, f"echo $$ > {pid_file}.part; mv {pid_file}.part {pid_file}; exec sleep 300")
+    if kind in BEFORE_START:
+        container = rt.track(bundle.args("sleep"))
+        bundle.write()
+        words = ["create", "--bundle", str(bundle.path)]
+    else:
+        container = rt.create(bundle.args("sleep"))
+        words = ["start"] if kind == "poststart" else ["delete", "--force"]
+    hook = 0
+    runtime = subprocess.Popen(
+        rt.argv(*words, container.id), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        poll(pid_file.exists, "the hook does not run")
+        hook = int(pid_file.read_text())
+        assert alive(hook)
+        runtime.kill()
+        runtime.wait()
+        if kind == "poststop":
+            time.sleep(0.2)
+            assert alive(hook)
+        else:
+            poll(lambda: not alive(hook), "the hook is still there", timeout=PATIENCE)
+    finally:
+        runtime.kill()
+        runtime.wait()
+        if hook and alive(hook):
+            os.kill(hook, 9)
+    rt.call("delete", "--force", container.id)
+    assert rt.call("state", container.id).code != 0
+    del bundle.config["hooks"]
+    again = rt.create(bundle.args("sleep"), container_id=container.id)
+    again.delete("--force").ok()
