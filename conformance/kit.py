@@ -110,6 +110,8 @@ class Runtime:
         self.root = root
         self.options = list(options)
         self.containers: list[Container] = []
+        # 1.8 gives its standard input to the container's user: not the machine's /dev/null, but to an attack.
+        self.spares_null = Path(path).name == "crun"
         self._serial = 0
         # Our own children: subprocess waits for them, `reaping` must not.
         self._calls: set[int] = set()
@@ -173,8 +175,8 @@ class Runtime:
         preexec: Callable[[], None] | None,
     ) -> int | None:
         feed = stdin.encode() if isinstance(stdin, str) else stdin
-        if feed is None and Path(self.path).name == "crun":
-            feed = b""  # 1.8 gives its standard input to the container's user: not the machine's /dev/null
+        if feed is None and self.spares_null:
+            feed = b""
         source = feed if isinstance(feed, int) else subprocess.DEVNULL
         if isinstance(feed, bytes):
             source = subprocess.PIPE

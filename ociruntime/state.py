@@ -309,13 +309,14 @@ class Container:
             if self.data == before:
                 # Half-made. Without its creator it comes to nothing, whatever is left of it.
                 return STOPPED
+        gate = self.has_gate()  # first: `delete` removes it after the process
         found = self.process()
         if found is None:
             return STOPPED
         if self.frozen():
             return PAUSED
         # `start` may have been killed after init went on and before it removed the gate: then the name has changed.
-        return CREATED if self.has_gate() and found[2] == self.data.get("comm") else RUNNING
+        return CREATED if gate and found[2] == self.data.get("comm") else RUNNING
 
     def frozen(self) -> bool:
         """Whether the container's cgroup is frozen. Raises errors.Error."""

@@ -112,6 +112,7 @@ def _work(
     copies = stand_ins(scratch, files)
     world.become_subreaper()
     runtime = RecordedRuntime(target.words[0], scratch / scratch.name, target.words[1:])
+    runtime.spares_null = False  # put back by the recipe that looks at it
     try:
         notes = prepare(runtime, scratch)
     except Unusable as reason:

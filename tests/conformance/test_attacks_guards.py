@@ -92,8 +92,8 @@ NATIVE: dict[str, Guard] = {
         (
             (
                 "process.c",
-                "    SYS(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);",
-                "    SYS(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);",
+                "    long result = SYS(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);",
+                "    long result = SYS(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);",
             ),
         ),
         "join-trace",

