@@ -79,12 +79,14 @@ def plant(bundle: Bundle, name: str, how: str, canary: Canary) -> None:
 def flipping(program: Path, first: Path, second: Path) -> Iterator[None]:
     """Exchange two names about a million times a second meanwhile (renameat2)."""
     with subprocess.Popen(
-        [program, "flip", first, second, "60"],
+        [program, "flip", first, second, "3600"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
             yield
+            if process.poll() is not None:
+                raise RuntimeError("the flipper has ended: there was no race")
         finally:
             process.kill()

@@ -111,13 +111,16 @@ def make_devices(spec):
 def resolved(spec, name):
     """A link of the image, followed: by the host's root where that exists, else within the image."""
     path = spec.root + name
-    if os.path.exists(path):
-        return os.path.realpath(path)
-    return spec.root + os.readlink(path)
+    try:
+        target = os.readlink(
+            path
+        )  # one look: a race is lost by it, not by what it does not survive
+    except OSError:
+        return path
+    return os.path.realpath(target) if os.path.exists(target) else spec.root + target
 
 
-def mask(spec):
-    null = resolved(spec, "/dev/null")
+def mask(spec, null):
     for name in spec.linux.get("maskedPaths", []):
         path = spec.root + name
         if os.path.isdir(path):
@@ -199,12 +202,13 @@ def contain(spec, state, ready):
         env = dict(word.split("=", 1) for word in spec.process["env"])
         subprocess.run(hook["args"], executable=hook["path"], env=env, check=True)
     sysctl(spec)
-    mask(spec)
+    null = resolved(spec, "/dev/null")
+    mask(spec, null)
     os.makedirs(spec.root + spec.process.get("cwd", "/"), exist_ok=True)
     environment = dict(os.environ)
     environment.update(word.split("=", 1) for word in spec.process.get("env", []))
     environment.update(HOME=home(spec), RUNTIME_STATE=str(state))
-    null = os.open(resolved(spec, "/dev/null"), os.O_RDWR)
+    null = os.open(null, os.O_RDWR)
     os.dup2(null, 0)
     os.set_inheritable(null, True)
     os.chroot(spec.root)
