@@ -8,6 +8,7 @@
 #define CHILD_STACK 16384
 #define SOCK_SEQPACKET_CLOEXEC (5 | SYS_SOCK_CLOEXEC)
 #define SO_PASSCRED_OPTION 16
+#define SO_RCVTIMEO_OPTION 20
 #define MSG_CMSG_CLOEXEC_FLAG 0x40000000
 #define MSG_TRUNCATED 0x28 /* MSG_TRUNC | MSG_CTRUNC */
 #define MAX_FDS 16
@@ -176,14 +177,18 @@ struct credentials {
     unsigned gid;
 };
 
-/* fds[0] is the parent's end: it gets the sender's pid with every packet. */
+/* fds[0] is the parent's end: it gets the sender's pid with every packet, and EAGAIN after 1 s of silence, to look
+ * whether init has been stopped (host/stuck.py). */
 int shim_channel_pair(int *fds) {
+    static const long patience[2] = {1, 0}; /* struct timeval */
     int on = 1;
     long result = SYS(__NR_socketpair, 1 /* AF_UNIX */, SOCK_SEQPACKET_CLOEXEC, 0, fds);
 
     if (result < 0)
         return (int)result;
     result = SYS(__NR_setsockopt, fds[0], SYS_SOL_SOCKET, SO_PASSCRED_OPTION, &on, sizeof(on));
+    if (result >= 0)
+        result = SYS(__NR_setsockopt, fds[0], SYS_SOL_SOCKET, SO_RCVTIMEO_OPTION, patience, sizeof(patience));
     if (result < 0) {
         SYS(__NR_close, fds[0]);
         SYS(__NR_close, fds[1]);

@@ -73,6 +73,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.host.resctrl",
     "ociruntime.host.seccomp",
     "ociruntime.host.seccomp_compile",
+    "ociruntime.host.stuck",
     "ociruntime.host.unixsock",
     "ociruntime.hotpath",
     "ociruntime.lifecycle_create",

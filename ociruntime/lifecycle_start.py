@@ -24,6 +24,7 @@ _GO, _ERROR, _WARNING, _DEBUG, _LISTENER = 2, 3, 4, 5, 9  # enum plan_msg_type
 _TAG_START = 6
 _NO_OP = 0xFFFFFFFF
 _MESSAGE_MAX = 16 + 3072
+_PATIENCE = _struct.pack("ll", 1, 0)  # struct timeval; see host/stuck.py
 
 
 def start(container: state.Container) -> None:
@@ -39,6 +40,9 @@ def start(container: state.Container) -> None:
         raise errors.Error("cannot start an already running container")
     if status != state.CREATED:
         raise errors.Error(f"cannot start a container in the {status} state")
+    if container.seen and container.seen[0] == "T":
+        # Before it is asked: it would execute the program once it goes on.
+        _check_stopped(data["pid"])
     if data.get("no_process"):
         raise errors.Error("cannot start a container without a process", pointer="/process")
     caller = normalize.environ("NOTIFY_SOCKET") if data.get("notify") else None
@@ -88,6 +92,13 @@ def _listen(container: state.Container) -> int:
     return notify.listen(container.fd)
 
 
+def _check_stopped(pid: int) -> None:
+    """Raises errors.Error when init was stopped by a signal: it cannot execute the program."""
+    from ociruntime.host import stuck
+
+    stuck.check_stopped(pid, f"kill -CONT {pid} lets it go on; delete --force ends it")
+
+
 def _stopped() -> errors.Error:
     return errors.Error("cannot start a container that has stopped")
 
@@ -96,6 +107,7 @@ def _pass(container: state.Container) -> None:
     """Through the gate. Raises OSError where init does not answer, errors.Error for what it answers."""
     gate = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
+        gate.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _PATIENCE)
         # Through the descriptor: a state directory's path may be longer than a socket address (unix(7)).
         gate.connect(f"/proc/self/fd/{container.fd}/{state.GATE_FILE}")
         gate.send(_HEAD.pack(_GO, _NO_OP, 0, _TAG_START))
@@ -114,6 +126,9 @@ def _follow(container: state.Container, gate: _socket.socket) -> None:
             )
         except ConnectionResetError:
             message = b""
+        except BlockingIOError:  # silent for a while
+            _check_stopped(container.data["pid"])
+            continue
         if not message:
             _check_executed(container)
             return

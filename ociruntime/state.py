@@ -209,15 +209,18 @@ class Container:
     * ``mounts``: destination → mount id of what `mounts add` has attached;
     * ``host_pids``: no pid namespace dies with init: it is the runtime's, or one that was joined by path;
       ``no_process``: config.json has no process.
+
+    ``seen``: init's process_stat() as status() has found it.
     """
 
-    __slots__ = ("data", "fd", "id", "path")
+    __slots__ = ("data", "fd", "id", "path", "seen")
 
     def __init__(self, container_id: str, path: str, fd: int, data: State) -> None:
         self.id = container_id
         self.path = path
         self.fd = fd
         self.data = data
+        self.seen: tuple[str, int, str] | None = None
 
     def save(self) -> None:
         """Replace state.json. Raises errors.Error."""
@@ -310,7 +313,7 @@ class Container:
                 # Half-made. Without its creator it comes to nothing, whatever is left of it.
                 return STOPPED
         gate = self.has_gate()  # first: `delete` removes it after the process
-        found = self.process()
+        found = self.seen = self.process()
         if found is None:
             return STOPPED
         if self.frozen():

@@ -86,6 +86,9 @@ class Init:
                 data, fds, pid = native.channel_recv(self.channel)
             except ConnectionResetError:  # it died with our last answer unread
                 data, fds, pid = b"", [], 0
+            except BlockingIOError:  # silent for a while (SO_RCVTIMEO)
+                self._look()
+                continue
             except OSError as exc:
                 raise errors.from_os(exc, "receive from init") from exc
             try:
@@ -117,6 +120,15 @@ class Init:
             finally:
                 for fd in fds:
                     posix.close(fd)
+
+    def _look(self) -> None:
+        """Raise errors.Error when init will say nothing more. However long a mount or a hook takes is for it to say."""
+        from ociruntime.host import procfs, stuck
+
+        stuck.check_asked_to_end()
+        stuck.check_stopped(self.pid, stuck.ENDED)
+        if procfs.last_words(self.pid)[1]:
+            stuck.check_clone(self.pid)
 
     def _answer(self, asked: int, expected: int, handlers: Handlers) -> None:
         """Do the host's part of one SYNC and say so."""

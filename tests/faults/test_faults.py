@@ -10,19 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults import campaign, injector, world
-from tests.integration import harness, hostlib
+from tests.integration import hostlib
 
 pytestmark = [pytest.mark.root]
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 # Faults of each verb, evenly spread.
 SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "6"))
-
-
-@pytest.fixture(autouse=True)
-def ours_only() -> None:
-    path = harness.runtime_path()
-    if path is None or not harness.Runtime.describe(path).startswith("ociruntime "):
-        pytest.skip("the peers do not promise it: runc and crun leave cgroups and processes")
 
 
 @pytest.mark.slow

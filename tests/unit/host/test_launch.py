@@ -171,6 +171,58 @@ def test_preserved_descriptors(tmp_path: Path) -> None:
         os.close(reader)
 
 
+# -- init is stopped by a signal -------------------------------------------------------------------
+
+
+def test_a_stopped_init_is_given_up() -> None:
+    init = start(sync_plan(ops.TAG_CGROUP))
+    before = time.monotonic()
+    with pytest.raises(errors.Error, match=rf"init \(pid {init.pid}\) is stopped"):
+        init.serve({ops.TAG_CGROUP: lambda init: os.kill(init.pid, signal.SIGSTOP)})
+    assert time.monotonic() - before < 5
+    assert gone(init.pid)
+
+
+def test_one_that_is_only_slow_is_waited_for() -> None:
+    """Stopped when it is looked at, but not for the whole of a second; then silent, but not stopped."""
+    init = start(sync_plan(ops.TAG_CGROUP))
+
+    def hold(init: object) -> None:
+        pid = init.pid  # type: ignore[attr-defined]
+        os.kill(pid, signal.SIGSTOP)
+        if os.fork() == 0:
+            time.sleep(1.4)
+            os.kill(pid, signal.SIGCONT)
+            os._exit(0)
+
+    assert init.serve({ops.TAG_CGROUP: hold}) == "exec"
+    assert init.wait() == 0
+    init.close()
+    os.wait()
+
+
+def test_a_stopped_clone_is_found() -> None:
+    """The process that the first one has made beside itself, before it has said so."""
+    from ociruntime.host import stuck
+
+    first, second = os.fork(), 0
+    if first:
+        second = os.fork()
+    if not first:
+        os._exit(0)
+    if not second:
+        time.sleep(60)
+        os._exit(0)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    stuck.check_clone(first)
+    os.kill(second, signal.SIGSTOP)
+    os.waitid(os.P_PID, second, os.WSTOPPED)
+    with pytest.raises(errors.Error, match=rf"init \(pid {second}\) is stopped"):
+        stuck.check_clone(first)
+    os.waitpid(first, 0)
+    assert not Path(f"/proc/{second}").exists()
+
+
 # -- what init reports -----------------------------------------------------------------------------
 
 
