@@ -29,6 +29,8 @@ CONFIG_NAME = "config.json"
 _ENOENT = 2
 _LATER_HOOKS = ("startContainer", "poststart", "poststop")
 """The hooks that later verbs run."""
+_OF_EACH = ("personality", "memoryPolicy")
+"""What of linux holds for each process, and so for `exec`."""
 
 
 class Creation:
@@ -334,6 +336,9 @@ def _record(creation: Creation) -> None:
                 creation.linux.get("uidMappings") or [],
                 creation.linux.get("gidMappings") or [],
             ]
+        linux = {key: creation.linux[key] for key in _OF_EACH if creation.linux.get(key)}
+        if linux:
+            template["linux"] = linux
         if creation.filter is not None:
             template["seccomp_flags"] = creation.filter.flags
             template["listener"] = data.get("listener")

@@ -243,6 +243,9 @@ def _compile(execution: Execution) -> None:
     users = template.get("users")
     if users:
         options.users = (users[0], users[1])
+    linux = template.get("linux")
+    if linux:
+        options.linux = linux
     if normalize.listen_fds:
         options.env = [f"LISTEN_FDS={normalize.listen_fds}", "LISTEN_PID=1"]
     if "seccomp_flags" in template:

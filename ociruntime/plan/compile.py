@@ -8,7 +8,7 @@ from __future__ import annotations
 from ociruntime.errors import pointer_step
 from ociruntime.paths import clean
 from ociruntime.plan import devices, mounts, namespaces, ops, process, words
-from ociruntime.plan.context import Context, Options, bit_mask, number_list, refuse
+from ociruntime.plan.context import Context, Options, refuse
 from ociruntime.plan.mount_options import MS_PRIVATE, MS_REC, MS_SLAVE, PROPAGATION, RDONLY
 from ociruntime.spec.sysctl import path_of
 
@@ -72,7 +72,7 @@ def compile_create(spec: dict[str, Any], facts: Facts, options: Options) -> Plan
         plan.add("/root/readonly", ops.SETATTR, ctx.root, RDONLY, 0, 0, 0, ops.NONE)
     _pivot(ctx, own_mounts)
     _kernel_names(ctx, spec, linux)
-    _memory_and_personality(ctx, linux)
+    process.memory_and_personality(ctx, linux)
     if program:
         process.become(ctx, program, console, gate=options.gate)
     elif options.gate:
@@ -200,35 +200,4 @@ def _kernel_names(ctx: Context, spec: dict[str, Any], linux: dict[str, Any]) -> 
             raise refuse(f"sysctl {key!r}: {exc}", pointer=origin) from exc
         ctx.plan.add(
             origin, ops.WRITE, ctx.procfs, path, value, ops.WRITE_PROCFS | ops.WRITE_SKIP_SAME
-        )
-
-
-def _memory_and_personality(ctx: Context, linux: dict[str, Any]) -> None:
-    personality = linux.get("personality")
-    if personality:
-        origin = "/linux/personality"
-        if personality.get("flags"):
-            raise refuse("personality flags are not supported", pointer=f"{origin}/flags")
-        domain = words.PERSONALITIES.get(personality["domain"])
-        if domain is None:
-            raise refuse(
-                f"unknown personality {personality['domain']!r}", pointer=f"{origin}/domain"
-            )
-        ctx.call(origin, "personality", domain)
-    policy = linux.get("memoryPolicy")
-    if policy:
-        origin = "/linux/memoryPolicy"
-        mode = words.MEMORY_POLICIES.get(policy["mode"])
-        if mode is None:
-            raise refuse(f"unknown memory policy {policy['mode']!r}", pointer=f"{origin}/mode")
-        for word in policy.get("flags") or ():
-            flag = words.MEMORY_FLAGS.get(word)
-            if flag is None:
-                raise refuse(f"unknown memory policy flag {word!r}", pointer=f"{origin}/flags")
-            mode |= flag
-        mask = number_list(policy.get("nodes") or "", 1 << 14, f"{origin}/nodes")
-        blob = bit_mask(mask)
-        # The kernel reads one bit less than it is told.
-        ctx.call(
-            origin, "set_mempolicy", mode, blob if mask else 0, len(blob) * 8 + 1 if mask else 0
         )

@@ -34,6 +34,7 @@ class Options:
     * ``umask``: used when process.user.umask is absent.
     * ``namespaces``: CLONE_NEW* mask that ``exec`` and hooks join through the container's pidfd.
     * ``users``: (uidMappings, gidMappings) of a container that ``exec`` joins, or None.
+    * ``linux``: the parts of its config.json's linux that hold for each process: personality, memoryPolicy.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Options:
         "env",
         "gate",
         "id",
+        "linux",
         "namespaces",
         "no_new_keyring",
         "no_pivot",
@@ -71,6 +73,7 @@ class Options:
         self.env: list[str] = []
         self.umask = 0o022
         self.namespaces = 0
+        self.linux: dict[str, Any] = {}
         self.users: tuple[list[dict[str, int]], list[dict[str, int]]] | None = None
 
 

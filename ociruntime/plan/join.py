@@ -44,6 +44,7 @@ def compile_exec(program: dict[str, Any], facts: Facts, options: Options) -> Pla
     else:
         plan.add("", ops.PIVOT, ctx.root, ops.PIVOT_CHROOT)
     console = process.terminal(ctx, program, 0) if options.console else ops.NONE
+    process.memory_and_personality(ctx, options.linux)
     process.become(ctx, program, console, gate=False)
     return plan
 

@@ -9,7 +9,7 @@ import _struct
 
 from ociruntime.paths import clean
 from ociruntime.plan import namespaces, ops, words
-from ociruntime.plan.context import mapped, refuse
+from ociruntime.plan.context import bit_mask, mapped, number_list, refuse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,6 +98,38 @@ def scheduling(ctx: Context, process: dict[str, Any]) -> None:
         if not 0 <= level <= 7:
             raise refuse(f"I/O priority {level} is not within 0 to 7", pointer=f"{origin}/priority")
         ctx.call(origin, "ioprio_set", 1, 0, kind << 13 | level)
+
+
+def memory_and_personality(ctx: Context, linux: dict[str, Any]) -> None:
+    """linux.personality, linux.memoryPolicy: personality(2), set_mempolicy(2), of every process of the container."""
+    personality = linux.get("personality")
+    if personality:
+        origin = "/linux/personality"
+        if personality.get("flags"):
+            raise refuse("personality flags are not supported", pointer=f"{origin}/flags")
+        domain = words.PERSONALITIES.get(personality["domain"])
+        if domain is None:
+            raise refuse(
+                f"unknown personality {personality['domain']!r}", pointer=f"{origin}/domain"
+            )
+        ctx.call(origin, "personality", domain)
+    policy = linux.get("memoryPolicy")
+    if policy:
+        origin = "/linux/memoryPolicy"
+        mode = words.MEMORY_POLICIES.get(policy["mode"])
+        if mode is None:
+            raise refuse(f"unknown memory policy {policy['mode']!r}", pointer=f"{origin}/mode")
+        for word in policy.get("flags") or ():
+            flag = words.MEMORY_FLAGS.get(word)
+            if flag is None:
+                raise refuse(f"unknown memory policy flag {word!r}", pointer=f"{origin}/flags")
+            mode |= flag
+        mask = number_list(policy.get("nodes") or "", 1 << 14, f"{origin}/nodes")
+        blob = bit_mask(mask)
+        # The kernel reads one bit less than it is told.
+        ctx.call(
+            origin, "set_mempolicy", mode, blob if mask else 0, len(blob) * 8 + 1 if mask else 0
+        )
 
 
 def _word(table: dict[str, int], word: str, what: str, pointer: str) -> int:

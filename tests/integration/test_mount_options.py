@@ -173,28 +173,63 @@ def test_recursive_option(
     assert word in table["/mnt/inner"].options
 
 
+# Every attribute that a recursive option can take away, and what takes it away.
+ALL = {"ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"}
+RUNC_ATIME = pytest.mark.known("runc", "1.1.5 changes other attributes or none")
+CRUN_UNKNOWN = pytest.mark.known("crun", "1.8.1 does not know it")
+
+
+@pytest.fixture
+def flagged(nested: Path) -> Path:
+    """The folder with every attribute set on the mount in it."""
+    flags = ",".join(sorted(ALL))
+    subprocess.run(["mount", "-o", f"remount,bind,{flags}", nested / "inner"], check=True)
+    return nested
+
+
 @pytest.mark.parametrize(
-    "option",
+    ("option", "gone", "instead"),
     [
-        "rrw",
-        "rsuid",
-        "rdev",
-        "rexec",
-        "rrelatime",
-        pytest.param("rstrictatime", marks=CRUN_ATIME),
+        ("rrw", "ro", {"rw"}),
+        ("rsuid", "nosuid", set()),
+        ("rdev", "nodev", set()),
+        ("rexec", "noexec", set()),
+        pytest.param("ratime", "noatime", {"relatime"}, marks=[CRUN_ATIME, RUNC_ATIME]),
+        pytest.param("rrelatime", "noatime", {"relatime"}, marks=CRUN_ATIME),
+        pytest.param("rstrictatime", "noatime", set(), marks=CRUN_ATIME),
+        pytest.param("rdiratime", "nodiratime", set(), marks=CRUN_ATIME),
+        pytest.param("rsymfollow", "nosymfollow", set(), marks=CRUN_UNKNOWN),
+        pytest.param("rnorelatime", "", set(), marks=CRUN_ATIME),
+        pytest.param("rnostrictatime", "", set(), marks=[CRUN_ATIME, RUNC_ATIME]),
     ],
 )
-def test_recursive_clearing_option(rt: Runtime, bundle: Bundle, nested: Path, option: str) -> None:
-    subprocess.run(
-        ["mount", "-o", "remount,bind,ro,nosuid,nodev,noexec", nested / "inner"], check=True
-    )
-    bundle.mount("/mnt", "bind", str(nested), "rbind", option)
+def test_recursive_clearing_option(
+    rt: Runtime, bundle: Bundle, flagged: Path, option: str, gone: str, instead: set[str]
+) -> None:
+    """It takes away its own attribute, and no other."""
+    bundle.mount("/mnt", "bind", str(flagged), "rbind", option)
+    assert mount_table(rt, bundle)["/mnt/inner"].options == ALL - {gone} | instead
+
+
+@pytest.mark.known("runc", "1.1.5 lets the earlier of two recursive words win")
+@CRUN_ATIME
+def test_recursive_options_together(rt: Runtime, bundle: Bundle, nested: Path) -> None:
+    """All hold on the whole tree, the later word wins, and the host's own mounts stay as they are."""
+    words = ("rrw", "rro", "rnosuid", "rnodev", "rnoexec", "rnoatime", "rnodiratime", "rsuid")
+    bundle.mount("/mnt", "bind", str(nested), "rbind", *words)
     table = mount_table(rt, bundle)
-    word = {"rrw": "ro", "rsuid": "nosuid", "rdev": "nodev", "rexec": "noexec"}.get(option)
-    if word:
-        assert word not in table["/mnt/inner"].options
-    if option == "rstrictatime":
-        assert "relatime" not in table["/mnt/inner"].options
+    wanted = {"ro", "nodev", "noexec", "noatime", "nodiratime"}
+    assert table["/mnt"].options == table["/mnt/inner"].options == wanted
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if line.split()[4] == str(nested / "inner"):
+            assert line.split()[5] == "rw,relatime"
+
+
+@CRUN_UNKNOWN
+def test_recursive_nosymfollow(rt: Runtime, bundle: Bundle, nested: Path) -> None:
+    bundle.mount("/mnt", "bind", str(nested), "rbind", "rnosymfollow")
+    table = mount_table(rt, bundle)
+    assert "nosymfollow" in table["/mnt"].options & table["/mnt/inner"].options
 
 
 # --- propagation
