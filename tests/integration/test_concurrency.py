@@ -126,14 +126,15 @@ def test_control_a_runtime_without_locks(ours: Runtime, bundle: Bundle, place: P
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
     wrapper = place / "careless"
-    inject = "-e trace=flock -e inject=flock:retval=0"
+    # The delay is for what an idle machine would get done between two looks.
+    inject = "-e trace=flock -e inject=flock:retval=0:delay_exit=20000"
     wrapper.write_text(f'#!/bin/sh\nexec strace -qq -o /dev/null {inject} {ours.path} "$@"\n')
     wrapper.chmod(0o755)
     honest, ours.path = ours.path, str(wrapper)
     failures: list[Exception] = []
     drawn = [["create", "state", "start", "delete --force", "state"]] * 8
     trial.prepare(bundle)
-    for number in range(6):
+    for number in range(20):
         container = ours.track(bundle, f"{ours.root.name}-{number}")
         try:
             trial.judged(ours, bundle, container.id, drawn)
