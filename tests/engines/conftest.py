@@ -117,7 +117,11 @@ def pytest_runtest_teardown(
     """The last engine does not run on while other tests run."""
     made = getattr(item, "funcargs", {}).get("engine")
     yield
-    if made is not None and (nextitem is None or "engine" not in _params(nextitem)):
+    if made is None or (nextitem is not None and "engine" in _params(nextitem)):
+        return
+    if "failed" not in _outcomes.get(
+        (*_params(item)["engine"], item.nodeid), ()
+    ):  # may have a second try
         made.close()
 
 
@@ -131,10 +135,9 @@ def pytest_runtest_makereport(
         report.sections.append(("daemons", made.world.story()))
     if pair := _params(item).get("engine"):
         outcomes = _outcomes.setdefault((*pair, item.nodeid), set())
-        if report.outcome == "rerun":
+        if report.when == "setup":  # its second try counts
             outcomes.clear()
-        else:
-            outcomes.add(report.outcome)
+        outcomes.add(report.outcome)
     return report
 
 

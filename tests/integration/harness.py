@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,6 +36,7 @@ __all__ = [
     "fields",
     "poll",
     "runtime_path",
+    "why_no_criu",
 ]
 
 T = TypeVar("T")
@@ -51,6 +54,17 @@ def runtime_path() -> str | None:
 def by_kind(runtime: Runtime, default: T, **others: T) -> T:
     """What this runtime does, where the peers' ways differ: `others` by the runtime's kind."""
     return others.get(runtime.kind, default)
+
+
+@functools.cache
+def why_no_criu() -> str:
+    """Why criu cannot be used here; empty when it can."""
+    if shutil.which("criu") is None:
+        return "criu is not installed"
+    if os.geteuid() != 0:
+        return "criu needs root"
+    done = subprocess.run(["criu", "check"], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else "criu does not work with this kernel"
 
 
 class Snapshot:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,24 +11,12 @@ from pathlib import Path
 import pytest
 
 from conformance.kit import PATIENCE
-from tests.integration.harness import Bundle, Container, Result, Runtime, by_kind, poll
+from tests.integration.harness import Bundle, Container, Result, Runtime, by_kind, poll, why_no_criu
 from tests.integration.ttylib import ConsoleSocket, read_until
-
-
-@functools.cache
-def why_not() -> str:
-    """Why criu cannot be used here; empty when it can."""
-    if shutil.which("criu") is None:
-        return "criu is not installed"
-    if os.geteuid() != 0:
-        return "criu needs root"
-    done = subprocess.run(["criu", "check"], capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else "criu does not work with this kernel"
-
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(bool(why_not()), reason=f"{why_not()}: make test-vm"),
+    pytest.mark.skipif(bool(why_no_criu()), reason=f"{why_no_criu()}: make test-vm"),
 ]
 
 TWICE = ("fdread", "0", ";", "fdread", "0", ";", "exit", "3")
