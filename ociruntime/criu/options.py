@@ -108,7 +108,9 @@ class Directories:
         descriptors of the process at the other end of its socket.
         """
         try:
-            fd = os.open(f"/proc/{pid}/root{self.work}", _DIRECTORY)
+            # Free of links: an absolute one (containerd's `work`) would lead back into the namespace of the caller.
+            path = os.readlink(f"/proc/self/fd/{self.work_fd}")
+            fd = os.open(f"/proc/{pid}/root{path}", _DIRECTORY)
         except OSError as exc:
             raise errors.from_os(exc, f"open {self.work} for criu") from exc
         same = os.path.samestat(os.fstat(fd), os.fstat(self.work_fd))

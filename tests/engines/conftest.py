@@ -119,9 +119,8 @@ def pytest_runtest_teardown(
     yield
     if made is None or (nextitem is not None and "engine" in _params(nextitem)):
         return
-    if "failed" not in _outcomes.get(
-        (*_params(item)["engine"], item.nodeid), ()
-    ):  # may have a second try
+    outcomes = _outcomes[(*_params(item)["engine"], item.nodeid)]
+    if made.ours or "failed" not in outcomes:  # a control that failed may have a second try
         made.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conformance.kit import poll
-from tests.engines.drivers import IMAGE, Engine, Podman
+from tests.engines.drivers import IMAGE, Docker, Engine, Podman
 from tests.integration.harness import why_no_criu
 
 pytestmark = [
@@ -19,9 +19,9 @@ def numbers(engine: Engine, name: str) -> list[int]:
     return [int(line) for line in engine.call("logs", name).ok().out.split()]
 
 
-def counting(engine: Engine, *flags: str) -> str:
+def counting(engine: Engine) -> str:
     """A container that has counted a little."""
-    name = engine.detached(*flags, IMAGE, "sh", "-c", COUNT)
+    name = engine.detached(IMAGE, "sh", "-c", COUNT)
     poll(lambda: len(numbers(engine, name)) > 2, "does not count")
     return name
 
@@ -52,3 +52,13 @@ def test_podman_leave_running(engine: Podman) -> None:
     engine.call("container", "checkpoint", "--leave-running", name).ok()
     assert engine.state(name)["Status"] == "running"
     goes_on(engine, name, numbers(engine, name)[-1])
+
+
+@pytest.mark.engines("docker")
+def test_docker(engine: Docker) -> None:
+    name = counting(engine)
+    engine.call("checkpoint", "create", name, "one").ok()
+    engine.wait_for(name, "exited")
+    before = numbers(engine, name)[-1]
+    engine.call("start", "--checkpoint", "one", name).ok()
+    goes_on(engine, name, before)
