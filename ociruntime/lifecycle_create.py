@@ -492,10 +492,10 @@ def _unpublish(creation: Creation) -> None:
 
 def _commit(creation: Creation) -> None:
     """The container exists."""
-    if creation.netns >= 0:
-        posix.close(creation.netns)
     creation.container.data["phase"] = "ready"
     _record_init(creation)
+    if creation.netns >= 0:  # not before: without the record the devices go back
+        posix.close(creation.netns)
 
 
 STEPS: tuple[Step[Creation], ...] = (

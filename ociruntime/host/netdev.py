@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Attributes: TypeAlias = "dict[int, bytes]"
-    Moved: TypeAlias = "tuple[int, str, bool]"  # index inside, name outside, whether it was up
+    Address: TypeAlias = "tuple[int, int, bytes]"  # family, prefix length, attributes
+    Moved: TypeAlias = "tuple[int, str, bool, list[Address]]"
+    """Of a device: its index inside; its name, whether it was up, and its addresses outside."""
 
 _CLONE_NEWNET = 0x40000000
 _HEADER = _struct.Struct("=IHHII")  # struct nlmsghdr
@@ -156,7 +158,7 @@ def _names(netlink: _Netlink) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _addresses(netlink: _Netlink, device: int) -> list[tuple[int, int, bytes]]:
+def _addresses(netlink: _Netlink, device: int) -> list[Address]:
     """(family, prefix length, attributes) of a device's permanent addresses of global scope."""
     found = []
     for _, payload in netlink.ask(_RTM_GETADDR, _NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
@@ -205,7 +207,7 @@ def move(devices: dict[str, Any], namespace: int) -> list[Moved]:
             try:
                 for name, options in devices.items():
                     new_name = (options or {}).get("name") or name
-                    moved.append(_move(outside, inside, name, new_name, namespace))
+                    _move(outside, inside, name, new_name, namespace, moved)
             finally:
                 inside.close()
         finally:
@@ -228,8 +230,8 @@ def give_back(moved: list[Moved], namespace: int) -> None:
     try:
         own = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
         outside, inside = _Netlink(), _inside(namespace)
-        for index, name, up in reversed(moved):
-            device = _transfer(inside, outside, index, name, own)
+        for index, name, up, addresses in reversed(moved):
+            device = _transfer(inside, outside, index, name, own, addresses)
             if up:
                 _set_up(outside, device)
         inside.close()
@@ -242,27 +244,53 @@ def give_back(moved: list[Moved], namespace: int) -> None:
             posix.close(own)
 
 
-def _move(outside: _Netlink, inside: _Netlink, name: str, new_name: str, namespace: int) -> Moved:
+def _move(
+    outside: _Netlink,
+    inside: _Netlink,
+    name: str,
+    new_name: str,
+    namespace: int,
+    moved: list[Moved],
+) -> None:
+    """Move one device, for ``moved``, where it is also named when only a part succeeds. Raises OSError."""
     device, flags = _names(outside).get(name, (0, 0))
     if not device:
         raise OSError(19, "no such device")
-    if new_name in _names(inside):
+    before = _names(inside)
+    if new_name in before:
         raise OSError(17, f"the container has a device {new_name} already")
-    moved = _transfer(outside, inside, device, new_name, namespace)
-    _set_up(inside, moved)
-    return moved, name, bool(flags & _IFF_UP)
+    up, addresses = bool(flags & _IFF_UP), _addresses(outside, device)
+    try:
+        arrived = _transfer(outside, inside, device, new_name, namespace, addresses)
+        _set_up(inside, arrived)
+    except OSError:
+        again = _inside(namespace)  # an answer that was not read to its end keeps the other busy
+        moved += [(index, name, up, addresses) for index in _new(again, before)]
+        again.close()
+        raise
+    moved.append((arrived, name, up, addresses))
 
 
-def _transfer(source: _Netlink, target: _Netlink, device: int, name: str, namespace: int) -> int:
-    """Move and rename one device, with its addresses; its index in the target namespace. Raises OSError."""
+def _new(netlink: _Netlink, before: dict[str, tuple[int, int]]) -> list[int]:
+    """Indexes of the devices that have come since. By what is new: eth%d gives a name that only the kernel knows."""
+    return [index for found, (index, _) in _names(netlink).items() if found not in before]
+
+
+def _transfer(
+    source: _Netlink,
+    target: _Netlink,
+    device: int,
+    name: str,
+    namespace: int,
+    addresses: list[Address],
+) -> int:
+    """Move and rename one device, which loses its addresses; its index in the target namespace. Raises OSError."""
     before = _names(target)
-    addresses = _addresses(source, device)
     request = _LINK.pack(0, 0, 0, device, 0, 0)
     request += _attribute(_IFLA_NET_NS_FD, _struct.pack("=I", namespace))
     request += _attribute(_IFLA_IFNAME, name.encode() + b"\0")
     source.do(_RTM_NEWLINK, 0, request)
-    # Found by what is new: a template such as eth%d gives a name that only the kernel knows.
-    appeared = [index for found, (index, _) in _names(target).items() if found not in before]
+    appeared = _new(target, before)
     if len(appeared) != 1:
         raise OSError(19, "the device did not arrive")
     moved = appeared[0]
