@@ -134,7 +134,7 @@ def test_control_a_runtime_without_locks(ours: Runtime, bundle: Bundle, place: P
     failures: list[Exception] = []
     drawn = [["create", "state", "start", "delete --force", "state"]] * 8
     trial.prepare(bundle)
-    for number in range(20):
+    for number in range(80):
         container = ours.track(bundle, f"{ours.root.name}-{number}")
         try:
             trial.judged(ours, bundle, container.id, drawn)
