@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pytest_subtests import SubTests
 
 from conformance.kit import poll
 from tests.engines.drivers import IMAGE, Podman
+from tests.engines.drivers.podman import INFRA
 from tests.engines.timers import running
 
 pytestmark = [pytest.mark.root, pytest.mark.engines("podman", "user-podman", peers=1)]
@@ -72,3 +75,37 @@ def test_startup_probe(engine: Podman) -> None:
         poll(lambda: health(engine, name) == "unhealthy", "the second probe does not run")
         engine.execute(name, "touch /healthy")
         poll(lambda: health(engine, name) == "healthy", "not healthy")
+
+
+def test_liveness_of_a_pod(engine: Podman) -> None:
+    """`kube play` with a livenessProbe: the container that fails it is started anew.
+
+    A second container keeps the pod: podman ends a pod of `kube play` in which none but its own container runs, and a
+    container that is being restarted does not run for a moment.
+    """
+    if engine.call("image", "exists", INFRA).code != 0:
+        flags = ("--quiet", "--change", 'CMD ["sleep","1000"]', "--change", "ENV PATH=/bin")
+        engine.call("import", *flags, "/run/image.tar", INFRA).ok()
+    name = engine.new_name()
+    probe = {
+        "exec": {"command": ["test", "-e", "/alive"]},
+        "periodSeconds": 1,
+        "timeoutSeconds": 60,
+    }
+    script = "echo up; touch /alive; trap 'exit 0' TERM; sleep 1000 & wait"
+    plain = {"image": INFRA, "imagePullPolicy": "Never", "command": ["sh", "-c", script]}
+    probed = {**plain, "name": "main", "livenessProbe": {**probe, "failureThreshold": 1}}
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}}
+    spec = {"containers": [probed, {**plain, "name": "other"}]}
+    engine.world.path("/run/pod.yaml").write_text(json.dumps({**document, "spec": spec}))
+    with running(engine):
+        try:
+            engine.call("kube", "play", "--network", "none", "/run/pod.yaml").ok()
+            poll(lambda: health(engine, f"{name}-main") == "healthy", "not healthy")
+            engine.execute(f"{name}-main", "rm /alive")
+            poll(lambda: engine.logs(f"{name}-main").count("up") >= 2, "not restarted")
+            calm(engine, f"{name}-main", "/alive")
+            assert engine.logs(f"{name}-other") == ["up"]
+        finally:
+            engine.call("kube", "down", "/run/pod.yaml")
+            engine.remove_pods_parent()
