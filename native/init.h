@@ -62,9 +62,9 @@ int open_how(int dir, const char *path, uint64_t flags, uint64_t mode, uint64_t 
 int open_in_root(int root, const char *path, uint64_t flags, uint64_t resolve);
 int look(int fd, void *statx_buffer);
 int type_of(int fd);
-int is_device(int fd, uint32_t type, uint64_t rdev);
+int check_node(int fd, uint32_t type, uint64_t rdev);
 int same_mount(int a, int b);
-uint64_t fs_magic(int fd);
+int check_magic(int fd, uint64_t magic);
 int make_directory(int root, const char *path, uint64_t mode, uint64_t uid, uint64_t gid);
 int make_file(int root, const char *path, uint64_t mode, uint64_t uid, uint64_t gid);
 int make_parent(int root, const char *path, char *work, const char **name);
@@ -92,7 +92,7 @@ int op_unmount(const struct plan_op *op);
 int op_copyup(const struct plan_op *op);
 
 /* process.c: the process that will become the program */
-void not_dumpable(void);
+void set_dumpable(int value);
 void reset_signals(void);
 void keep_only(unsigned first_kept, unsigned count);
 int op_setns(const struct plan_op *op);

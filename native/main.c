@@ -236,7 +236,7 @@ __attribute__((no_stack_protector)) _Noreturn void start_c(const long *stack) {
         m.slots[i] = -1;
     m.slots[0] = first;
     m.slots[1] = first + 1;
-    not_dumpable();
+    set_dumpable(0);
     reset_signals();
     SYS(__NR_umask, 0);
     m.ordinary = SYS(__NR_geteuid) != 0;

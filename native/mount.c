@@ -89,7 +89,9 @@ int op_attach(const struct plan_op *op) {
     const char *path = blob(op->arg[2]);
     int result = op->arg[3] == TARGET_LIKE ? take_mode(tree, root, path, op->arg[4]) : 0;
 
-    if (op->arg[3] == TARGET_PROCFS && fs_magic(tree) != PROC_SUPER_MAGIC)
+    if (result == 0 && op->arg[3] == TARGET_PROCFS)
+        result = check_magic(tree, PROC_SUPER_MAGIC);
+    if (result == -ENXIO && op->arg[3] == TARGET_PROCFS)
         return fail(EINVAL, "fstatfs", "is not a proc file system", NULL, NULL);
     if (result == 0)
         result = attach(tree, root, path, (int)op->arg[3], op->arg[4]);
@@ -285,7 +287,12 @@ static int set_by_mount(int fd, const struct mount_attr *attr, unsigned flags) {
 static int set_attributes(int fd, struct mount_attr *attr, unsigned flags) {
     int result = (int)CALL(mount_setattr, fd, "", AT_EMPTY_PATH | flags, attr, sizeof(*attr));
 
-    return result == -ENOSYS ? set_by_mount(fd, attr, flags) : result;
+    if (result != -ENOSYS)
+        return result;
+    result = set_by_mount(fd, attr, flags);
+    if (result == -EINVAL) /* mount(2) knows attached mounts only; what is missing is the other call */
+        result = fail(ENOSYS, "mount_setattr", "needs Linux 5.12", NULL, NULL);
+    return result;
 }
 
 int op_setattr(const struct plan_op *op) {

@@ -28,7 +28,17 @@ int open_how(int dir, const char *path, uint64_t flags, uint64_t mode, uint64_t 
 
 /* Links are followed, with the root as their "/"; the magic ones of procfs are not (CVE-2024-21626). */
 int open_in_root(int root, const char *path, uint64_t flags, uint64_t resolve) {
-    return open_how(root, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve);
+    int fd, again;
+
+    fd = open_how(root, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve);
+    if (fd != -ELOOP || (resolve & RESOLVE_NO_SYMLINKS) != 0)
+        return fd;
+    /* The same number as for a loop of links: without that flag the kernel refuses a magic one as EXDEV (openat2(2)). */
+    again = open_how(root, path, O_PATH, 0, RESOLVE_IN_ROOT | resolve);
+    close_fd(again);
+    if (again == -EXDEV)
+        detail("magic links of /proc are not followed", NULL, NULL);
+    return fd;
 }
 
 /* --- what a descriptor refers to ----------------------------------------------------------------------------- */
@@ -44,16 +54,60 @@ int type_of(int fd) {
     return result < 0 ? result : about.stx_mode & S_IFMT;
 }
 
-int is_device(int fd, uint32_t type, uint64_t rdev) {
-    struct statx about;
-    uint64_t have;
+static const char *type_name(uint32_t type) {
+    switch (type) {
+    case S_IFDIR:
+        return "a directory";
+    case S_IFREG:
+        return "a regular file";
+    case S_IFLNK:
+        return "a symbolic link";
+    case S_IFCHR:
+        return "character device ";
+    case S_IFBLK:
+        return "block device ";
+    case S_IFIFO:
+        return "a fifo";
+    default:
+        return "a socket";
+    }
+}
 
-    if (look(fd, &about) < 0 || (about.stx_mode & S_IFMT) != type)
-        return 0;
-    if (type != S_IFCHR && type != S_IFBLK)
-        return 1;
+static char *put_number(char *to, uint32_t value) {
+    char digits[10];
+    int n = 0;
+
+    do
+        digits[n++] = (char)('0' + value % 10);
+    while ((value /= 10) != 0);
+    while (n > 0)
+        *to++ = digits[--n];
+    *to = '\0';
+    return to;
+}
+
+/* 0 for a node of that type and number.  For another one -ENXIO, with what it is as the detail; else why that cannot be
+ * told. */
+int check_node(int fd, uint32_t type, uint64_t rdev) {
+    struct statx about;
+    char numbers[24] = "";
+    uint64_t have;
+    uint32_t found;
+    int result = look(fd, &about);
+
+    if (result < 0)
+        return result;
+    found = about.stx_mode & S_IFMT;
     have = (about.stx_rdev_minor & 0xffu) | (about.stx_rdev_major << 8) | (about.stx_rdev_minor & ~0xffu) << 12;
-    return have == rdev;
+    if (found == type && ((type != S_IFCHR && type != S_IFBLK) || have == rdev))
+        return 0;
+    if (found == S_IFCHR || found == S_IFBLK) {
+        char *end = put_number(numbers, about.stx_rdev_major);
+        *end++ = ':';
+        put_number(end, about.stx_rdev_minor);
+    }
+    detail(type_name(found), numbers, " is there instead");
+    return -ENXIO;
 }
 
 /* 0 when both are on the same mount, -ESTALE when not, else why that cannot be told. */
@@ -68,10 +122,12 @@ int same_mount(int a, int b) {
     return result;
 }
 
-uint64_t fs_magic(int fd) {
+/* 0 for a file of that file system, -ENXIO for one of another, else why that cannot be told. */
+int check_magic(int fd, uint64_t magic) {
     struct statfs about;
+    int result = (int)CALL(fstatfs, fd, &about);
 
-    return CALL(fstatfs, fd, &about) < 0 ? 0 : (uint64_t)about.f_type;
+    return result == 0 && (uint64_t)about.f_type != magic ? -ENXIO : result;
 }
 
 /* --- making directories and files ---------------------------------------------------------------------------- */
@@ -178,7 +234,7 @@ int make_directory(int root, const char *path, uint64_t mode, uint64_t uid, uint
         if (fd != -EAGAIN)
             return fd;
     }
-    return -ELOOP;
+    return fail(ELOOP, "openat2", "links that lead nowhere, or change meanwhile", NULL, NULL);
 }
 
 /* The directory of path, made where it is missing; *name is the last name, inside of work. */
@@ -284,7 +340,7 @@ int op_mknod(const struct plan_op *op) {
     char work[PATH_SIZE];
     const char *name;
     uint32_t type = (uint32_t)op->arg[2] & S_IFMT;
-    int dir = make_parent(slot(op->arg[0]), blob(op->arg[1]), work, &name), fd, made, result = 0;
+    int dir = make_parent(slot(op->arg[0]), blob(op->arg[1]), work, &name), fd, made, result;
 
     if (dir < 0)
         return dir;
@@ -297,9 +353,11 @@ int op_mknod(const struct plan_op *op) {
     close_fd(dir);
     if (fd < 0)
         return fd;
-    if (!is_device(fd, type, op->arg[3]))
-        result = fail(EEXIST, "mknodat", "exists and is not that device", NULL, NULL);
-    else if (made == 0 && (op->arg[4] != PLAN_NONE || op->arg[5] != PLAN_NONE))
+    result = check_node(fd, type, op->arg[3]);
+    if (result == -ENXIO) {
+        m.call = "mknodat";
+        result = -EEXIST;
+    } else if (result == 0 && made == 0 && (op->arg[4] != PLAN_NONE || op->arg[5] != PLAN_NONE))
         result = (int)CALL(fchownat, fd, "", op->arg[4], op->arg[5], AT_EMPTY_PATH);
     close_fd(fd);
     return result;
@@ -307,13 +365,18 @@ int op_mknod(const struct plan_op *op) {
 
 int op_open(const struct plan_op *op) {
     int dir = op->arg[1] == PLAN_NONE ? AT_FDCWD : slot(op->arg[1]);
-    int fd = open_how(dir, blob(op->arg[2]), op->arg[3], 0, op->arg[4]);
+    int fd = open_how(dir, blob(op->arg[2]), op->arg[3], 0, op->arg[4]), result;
 
     if (fd < 0)
         return fd;
-    if (op->arg[5] != 0 && !is_device(fd, (uint32_t)op->arg[5], op->arg[6])) {
+    result = op->arg[5] == 0 ? 0 : check_node(fd, (uint32_t)op->arg[5], op->arg[6]);
+    if (result == -ENXIO) {
+        m.call = "openat2";
+        result = -EINVAL;
+    }
+    if (result < 0) {
         close_fd(fd);
-        return fail(EINVAL, "openat2", "is not what it should be", NULL, NULL);
+        return result;
     }
     fill_slot(op->arg[0], fd);
     return 0;
@@ -344,16 +407,21 @@ int op_write(const struct plan_op *op) {
     long n;
 
     if ((op->arg[3] & WRITE_DUMPABLE) != 0)
-        SYS(__NR_prctl, 4 /* PR_SET_DUMPABLE */, 1, 0, 0, 0);
+        set_dumpable(1);
     fd = open_how(dir, path, O_WRONLY, 0, resolve);
     if ((op->arg[3] & WRITE_DUMPABLE) != 0)
-        not_dumpable();
+        set_dumpable(0);
     if (fd == -EXDEV)
         detail("another mount covers it", NULL, NULL);
     if (fd < 0)
         error = fd;
-    else if ((op->arg[3] & WRITE_PROCFS) != 0 && fs_magic(fd) != PROC_SUPER_MAGIC)
-        error = fail(ENXIO, "fstatfs", "is not on procfs", NULL, NULL);
+    else if ((op->arg[3] & WRITE_PROCFS) != 0) {
+        error = check_magic(fd, PROC_SUPER_MAGIC);
+        if (error < 0) {
+            close_fd(fd);
+            return error == -ENXIO ? fail(ENXIO, "fstatfs", "is not on procfs", NULL, NULL) : error;
+        }
+    }
     if (error == 0) {
         n = CALL(write, fd, data, size);
         if (n < 0)

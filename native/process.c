@@ -40,10 +40,11 @@ void reset_signals(void) {
 
 /* No ptrace, no /proc/PID/{fd,exe,mem} for anyone inside (CVE-2016-9962).  The kernel sets it anew with every change
  * of ids; so do we.  execve of the program is what ends it. */
-void not_dumpable(void) {
-    long result = SYS(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+void set_dumpable(int value) {
+    long result = SYS(__NR_prctl, PR_SET_DUMPABLE, value, 0, 0, 0);
 
-    if (result < 0) { /* without this guard init does not go on */
+    /* Without this guard init does not go on; without its opposite the runtime of an ordinary user cannot. */
+    if (result < 0) {
         m.call = "prctl PR_SET_DUMPABLE";
         m.detail[0] = '\0';
         give_up((int)-result);
@@ -54,7 +55,7 @@ void not_dumpable(void) {
  * (hooks).  While it waits for the runtime it is one, unless it has joined a namespace, where others may live. */
 static void open_to_its_user(void) {
     if (m.ordinary && !m.joined)
-        SYS(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
+        set_dumpable(1);
 }
 
 /* --- capabilities and ids ------------------------------------------------------------------------------------ */
@@ -70,7 +71,7 @@ int op_ids(const struct plan_op *op) {
         result = CALL(setresgid, op->arg[1], op->arg[1], op->arg[1]);
     if (result >= 0 && op->arg[0] != PLAN_NONE)
         result = CALL(setresuid, op->arg[0], op->arg[0], op->arg[0]);
-    not_dumpable();
+    set_dumpable(0);
     return (int)result;
 }
 
@@ -144,14 +145,14 @@ int op_setns(const struct plan_op *op) {
         close_slot(op->arg[0]);
         m.joined = 1;
     }
-    not_dumpable();
+    set_dumpable(0);
     return result;
 }
 
 int op_unshare(const struct plan_op *op) {
     int result = (int)CALL(unshare, op->arg[0]);
 
-    not_dumpable();
+    set_dumpable(0);
     return result;
 }
 
@@ -178,7 +179,7 @@ int op_sync(const struct plan_op *op) {
         quit(1); /* nobody wants this container any more */
     if (result < 0)
         return result;
-    not_dumpable();
+    set_dumpable(0);
     return 0;
 }
 
@@ -209,7 +210,7 @@ int op_gate(const struct plan_op *op) {
         close_slot(0);
     }
     close_slot(op->arg[0]); /* a second `start` finds nobody */
-    not_dumpable();
+    set_dumpable(0);
     return 0;
 }
 

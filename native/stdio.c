@@ -14,6 +14,7 @@
 #define NULL_RDEV 0x103ull /* 1:3 */
 #define PTMX_RDEV 0x502ull /* 5:2 */
 #define UNSHARED_STACK 32768
+#define CONSOLE "/dev/console"
 
 #ifndef TIOCGPTPEER
 #define TIOCGPTPEER 0x5441
@@ -21,40 +22,71 @@
 
 /* --- terminal (CVE-2025-52565, CVE-2026-88264) --------------------------------------------------------------- */
 
+/* Put the path that is meant before what is known about a failure; returns the error. */
+static int about_path(const char *path, int error) {
+    char more[128];
+    size_t n = length_of(m.detail);
+
+    if (n >= sizeof(more))
+        n = sizeof(more) - 1;
+    memcpy(more, m.detail, n);
+    more[n] = '\0';
+    detail(path, n > 0 ? ": " : NULL, more);
+    return error;
+}
+
+static int check_device(int fd, uint64_t rdev, uint64_t magic) {
+    int result = check_node(fd, S_IFCHR, rdev);
+
+    if (result == 0 && magic != 0) {
+        result = check_magic(fd, magic);
+        if (result == -ENXIO)
+            detail("is not on devpts", NULL, NULL);
+    }
+    if (result == -ENXIO)
+        m.call = "openat2";
+    return result;
+}
+
 /* A device inside the root: looked at before it is opened, and again after. */
 static int open_device(int root, const char *path, uint64_t flags, uint64_t rdev, uint64_t magic) {
     int fd = open_in_root(root, path, O_PATH, 0);
-    int genuine = fd >= 0 && is_device(fd, S_IFCHR, rdev) && (magic == 0 || fs_magic(fd) == magic);
+    int result = fd < 0 ? fd : check_device(fd, rdev, magic);
 
     close_fd(fd);
-    if (fd < 0)
-        return fd;
-    fd = genuine ? open_in_root(root, path, flags | O_NOCTTY, 0) : -ENXIO;
-    if (fd >= 0 && (!is_device(fd, S_IFCHR, rdev) || (magic != 0 && fs_magic(fd) != magic))) {
+    if (result < 0)
+        return about_path(path, result);
+    fd = open_in_root(root, path, flags | O_NOCTTY, 0);
+    result = fd < 0 ? fd : check_device(fd, rdev, magic);
+    if (result < 0) {
         close_fd(fd);
-        fd = -ENXIO;
+        return about_path(path, result);
     }
-    return fd == -ENXIO ? fail(ENXIO, "openat2", path, " is not the device of that name", NULL) : fd;
+    return fd;
 }
 
 /* The slave on /dev/console: by descriptors from end to end, and never through a link. */
 static int mount_console(int slave, int root) {
     char work[PATH_SIZE];
     const char *name;
-    int dir = make_parent(root, "/dev/console", work, &name), fd, tree, result;
+    int dir = make_parent(root, CONSOLE, work, &name), fd, tree, result;
 
     if (dir < 0)
-        return dir;
+        return about_path(CONSOLE, dir);
     fd = (int)CALL(openat, dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
     if (fd == -ENOENT)
         fd = (int)CALL(openat, dir, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
     close_fd(dir);
     if (fd < 0)
-        return fd;
+        return about_path(CONSOLE, fd);
     result = type_of(fd);
-    if (result == S_IFLNK || result == S_IFDIR) {
+    if (result == S_IFLNK)
+        result = fail(ELOOP, "openat", "a symbolic link, which is not followed", NULL, NULL);
+    else if (result == S_IFDIR)
+        result = fail(EISDIR, "openat", "a terminal cannot be mounted on it", NULL, NULL);
+    if (result < 0) {
         close_fd(fd);
-        return fail(result == S_IFLNK ? ELOOP : EISDIR, "openat", "/dev/console is not an ordinary file", NULL, NULL);
+        return about_path(CONSOLE, result);
     }
     tree = clone_tree(slave, 0);
     result = tree;
@@ -62,7 +94,7 @@ static int mount_console(int slave, int root) {
         result = (int)CALL(move_mount, tree, "", fd, "", 0x44 /* MOVE_MOUNT_{F,T}_EMPTY_PATH */);
     close_fd(tree);
     close_fd(fd);
-    return result;
+    return result < 0 ? about_path(CONSOLE, result) : 0;
 }
 
 int op_console(const struct plan_op *op) {
@@ -130,9 +162,11 @@ int op_stdio(const struct plan_op *op) {
     root = op->arg[0] == PLAN_NONE ? (int)CALL(openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0)
                                    : slot(op->arg[0]);
     for (int fd = 0; fd < 3 && result >= 0; fd++) {
-        if (is_device(fd, S_IFCHR, NULL_RDEV))
+        int is_null = check_node(fd, S_IFCHR, NULL_RDEV) == 0;
+        if (is_null)
             reopen_null(root, fd);
-        else if (op->arg[2] != PLAN_NONE)
+        m.detail[0] = '\0'; /* neither has to be */
+        if (!is_null && op->arg[2] != PLAN_NONE)
             result = own_stream(fd, op->arg[2]);
     }
     if (op->arg[0] == PLAN_NONE)

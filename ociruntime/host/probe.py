@@ -21,6 +21,7 @@ _NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 _IDENTITY_MAP = [b"0", b"0", b"4294967295"]
 _S_IFMT, _S_IFDIR = 0o170000, 0o040000
 _S_IFCHR, _S_IFBLK = 0o020000, 0o060000
+_ENODEV = 19
 _DEFAULT_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
@@ -88,10 +89,10 @@ def gather(
             facts.sources[index] = source_kind(absolute(bundle, mount["source"]))
     if userns:
         for name in _DEFAULT_DEVICES:
-            facts.devices[f"/dev/{name}"] = is_device(f"/dev/{name}")
+            facts.devices[f"/dev/{name}"] = device_error(f"/dev/{name}")
         for device in linux.get("devices") or ():
             if device["type"] != "p":
-                facts.devices[device["path"]] = is_device(device["path"])
+                facts.devices[device["path"]] = device_error(device["path"])
     if no_pivot:
         facts.mounts = mount_table()
     return facts
@@ -119,12 +120,13 @@ def source_kind(path: str) -> str | int:
     return "dir" if mode & _S_IFMT == _S_IFDIR else "file"
 
 
-def is_device(path: str) -> bool:
-    """Whether a device node is there, itself and not through a symlink."""
+def device_error(path: str) -> int:
+    """0 when a device node is there, itself and not through a symlink; else the errno why it cannot be used."""
     try:
-        return posix.lstat(path).st_mode & _S_IFMT in (_S_IFCHR, _S_IFBLK)
-    except OSError:
-        return False
+        mode = posix.lstat(path).st_mode
+    except OSError as exc:
+        return exc.errno or 0
+    return 0 if mode & _S_IFMT in (_S_IFCHR, _S_IFBLK) else _ENODEV
 
 
 def _capabilities(facts: Facts) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ociruntime.plan.ops import Plan
 
 _EPERM, _ENOENT, _ENOEXEC, _EACCES, _EINVAL, _EISDIR, _EDQUOT = 1, 2, 8, 13, 22, 21, 122
-_EBUSY = 16
+_ENXIO, _EBUSY, _EEXIST = 6, 16, 17
 
 ATTRIBUTE_NAMES = (
     (mount_options.RDONLY, "ro"),
@@ -131,6 +131,10 @@ def _hint(operation: Any, plan: Plan, call: str, number: int) -> str | None:
         return "no bandwidth is left for SCHED_DEADLINE, or a cpuset keeps it from all CPUs of its domain"
     if call == "prlimit64" and number == _EPERM:
         return "a hard limit can only be raised with CAP_SYS_RESOURCE"
+    if code == ops.CONSOLE and number in (_ENOENT, _ENXIO):
+        return "a terminal needs a file system of type devpts mounted on /dev/pts"
+    if code == ops.MKNOD and number == _EEXIST and arguments[1][:5] == "/dev/":
+        return "what the image has there is in the way: a tmpfs mounted on /dev covers it"
     if code == ops.IDS and number == _EINVAL:
         return "the id is not mapped in the user namespace"
     if code == ops.WRITE and profile_of(arguments):

@@ -5,6 +5,7 @@ Hot module.
 
 from __future__ import annotations
 
+from ociruntime import errors
 from ociruntime.paths import clean
 from ociruntime.plan import ops, words
 from ociruntime.plan.context import outside, refuse
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _S_IFMT, _S_IFIFO = 0o170000, 0o010000
 _CAP_MKNOD = 27
+_ENOENT = 2
 
 
 def number(major: int, minor: int) -> int:
@@ -60,9 +62,10 @@ def read(ctx: Context, linux: dict[str, Any], mounts: Iterable[Any]) -> list[Dev
         if mode & _S_IFMT == _S_IFIFO:
             continue
         node = _node(ctx, device) if origin else None
-        if node is None and not ctx.facts.devices.get(path):
+        hindrance = ctx.facts.devices.get(path, _ENOENT)
+        if node is None and hindrance:
             raise refuse(
-                f"{path}: no such device on the host, and none can be made",
+                f"{path} on the host: {errors.strerror(hindrance)}, and none can be made",
                 origin,
                 "in a user namespace the host's node is used: make it there, or leave it out",
             )

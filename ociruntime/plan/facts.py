@@ -20,7 +20,7 @@ class Facts:
     * ``machine``: uname machine, ``x86_64`` or ``aarch64``.
     * ``cap_last``: highest capability number of the kernel; ``cap_bounding``, ``cap_permitted``: masks of the runtime.
     * ``sources``: for bind mounts, mounts[] index → ``"dir"``, ``"file"`` or an errno (int) when it cannot be used.
-    * ``devices``: in a user namespace: host device path → True when it can be bound.
+    * ``devices``: in a user namespace: host device path → 0 when it can be bound, or an errno why it cannot.
     * ``cgroup_mode``: ``"v1"``, ``"hybrid"``, ``"v2"``, ``"none"``;
       ``cgroup_mounts``: as ociruntime.cgroups.mount_facts().
     * ``rootfs``: absolute host path of root.path.
@@ -68,7 +68,7 @@ class Facts:
         self.cap_bounding = (1 << 41) - 1
         self.cap_permitted = (1 << 41) - 1
         self.sources: dict[int, str | int] = {}
-        self.devices: dict[str, bool] = {}
+        self.devices: dict[str, int] = {}
         self.cgroup_mode = "hybrid"
         self.cgroup_mounts: list[Any] = []
         self.rootfs = ""

@@ -30,15 +30,21 @@ NATIVE: dict[str, Guard] = {
         (
             (
                 "path.c",
-                "    return open_how(root, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve);",
+                "    fd = open_how(root, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve);",
                 "    while (*path == '/')\n        path++;\n"
-                '    return open_how(root, *path ? path : ".", flags, 0, resolve);',
+                '    fd = open_how(root, *path ? path : ".", flags, 0, resolve);',
             ),
         ),
         "target-link device-link cwd-link race-target",
     ),
     "a device node is that device": (
-        (("path.c", "if (!is_device(fd, type, op->arg[3]))", "if (type == 0)"),),
+        (
+            (
+                "path.c",
+                "result = check_node(fd, type, op->arg[3]);",
+                "result = type == 0 ? -ENXIO : 0;",
+            ),
+        ),
         "dev-link",
     ),
     "the console is no link": (
@@ -92,8 +98,8 @@ NATIVE: dict[str, Guard] = {
         (
             (
                 "process.c",
-                "    long result = SYS(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);",
-                "    long result = SYS(__NR_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);",
+                "    long result = SYS(__NR_prctl, PR_SET_DUMPABLE, value, 0, 0, 0);",
+                "    long result = SYS(__NR_prctl, PR_SET_DUMPABLE, value | 1, 0, 0, 0);",
             ),
         ),
         "join-trace",

@@ -33,8 +33,8 @@ def host(**changes: Any) -> Facts:
         ("unified", "/sys/fs/cgroup/unified", "", "/"),
     ]
     facts.sources = dict.fromkeys(range(40), "dir")
-    facts.devices = {path: True for path, _, _ in words.DEFAULT_DEVICES}
-    facts.devices["/dev/fuse"] = True
+    facts.devices = {path: 0 for path, _, _ in words.DEFAULT_DEVICES}
+    facts.devices["/dev/fuse"] = 0
     for name, value in changes.items():
         setattr(facts, name, value)
     return facts

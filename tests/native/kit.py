@@ -21,8 +21,24 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER = 0x20000, 0x4000000, 0x8000000, 0x10000000
 NEWPID, NEWNET = 0x20000000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 NR = {
-    "x86_64": {"mount": 165, "prctl": 157, "setsid": 112, "umask": 95, "sethostname": 170},
-    "aarch64": {"mount": 40, "prctl": 167, "setsid": 157, "umask": 166, "sethostname": 161},
+    "x86_64": {
+        "mount": 165,
+        "prctl": 157,
+        "setsid": 112,
+        "umask": 95,
+        "sethostname": 170,
+        "statx": 332,
+        "fstatfs": 138,
+    },
+    "aarch64": {
+        "mount": 40,
+        "prctl": 167,
+        "setsid": 157,
+        "umask": 166,
+        "sethostname": 161,
+        "statx": 291,
+        "fstatfs": 44,
+    },
 }[os.uname().machine]
 BUSYBOX = "/bin/busybox"
 TIMEOUT = 30.0

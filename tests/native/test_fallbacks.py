@@ -1,4 +1,4 @@
-"""Kernels that lack a call (Linux 5.10): a filter at the start of the plan answers as they do."""
+"""Kernels that lack a call (Linux 5.10), or refuse one: a filter at the start of the plan answers as they do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_subtests import SubTests
 
 from ociruntime.plan import ops
 from ociruntime.plan.ops import NONE, Plan
-from tests.native.kit import NR, Machine, in_root, mount_new, private_mounts, shell
+from tests.native.kit import NR, Machine, in_root, mount_new, private_mounts, rooted, shell
 
 pytestmark = pytest.mark.root
 
@@ -87,6 +87,18 @@ def test_what_has_no_fallback_is_said(machine: Machine, rootfs: Path, subtests: 
             assert failure[1:] == ("ENOSYS", "mount_setattr", "needs Linux 5.12")
 
 
+def test_a_detached_tree_has_no_fallback(machine: Machine, rootfs: Path) -> None:
+    """mount(2) would answer that its arguments are invalid."""
+    plan, root = old_kernel(rootfs)
+    tree = plan.slot()
+    plan.add("", ops.FSMOUNT, tree, "tmpfs", "tmpfs", (), 0, 0)
+    plan.add("", ops.SETATTR, tree, RDONLY, 0, 0, 0, NONE)
+    plan.add("", ops.ATTACH, tree, root, "/mnt", ops.TARGET_DIR, 0, tree)
+    failure = machine.run(plan).failure
+    assert failure is not None
+    assert failure[1:] == ("ENOSYS", "mount_setattr", "needs Linux 5.12")
+
+
 def test_readonly_by_mount(machine: Machine, rootfs: Path) -> None:
     (rootfs / "dir").mkdir()
     (rootfs / "file").write_text("")
@@ -105,3 +117,55 @@ def test_descriptors_without_close_range_cloexec(machine: Machine) -> None:
     plan.add("", ops.OPEN, 2, NONE, "/", os.O_RDONLY, 0, 0, 0)
     assert machine.run(shell(plan, "ls /proc/self/fd | tr '\\n' ' '")).output == "0 1 2 3 "
     assert NR
+
+
+def refuse(plan: Plan, call: str, second: int | None = None) -> None:
+    """From here on ``call`` is EPERM, with ``second`` only where that is its second argument."""
+    load, equal, give = 0x20, 0x15, 6
+    code = statement(load, 0) + statement(equal, NR[call], 0, 3 if second is not None else 1)
+    if second is not None:
+        code += statement(load, 24) + statement(equal, second, 0, 1)
+    code += statement(give, 0x50000 | errno.EPERM) + statement(give, 0x7FFF0000)
+    plan.add("", ops.SECCOMP, code, 0)
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_another(
+    machine: Machine, rootfs: Path, subtests: SubTests
+) -> None:
+    """Why it cannot is said: a device would be called a wrong one, a procfs none."""
+    node = (0o020666, os.makedev(1, 3))
+    for name, call, operation in (
+        ("made", "statx", lambda root: (ops.MKNOD, root, "/null", *node, NONE, NONE)),
+        ("opened", "statx", lambda root: (ops.OPEN, root, NONE, "/dev/null", os.O_PATH, 0, *node)),
+        ("console", "statx", lambda root: (ops.CONSOLE, root, root, 0, 0, NONE, 0)),
+        ("written", "fstatfs", lambda root: (ops.WRITE, root, "file", "x", ops.WRITE_PROCFS)),
+    ):
+        with subtests.test(name):
+            (rootfs / "file").touch()
+            plan, root = rooted(rootfs)
+            mount_new(plan, root, "devpts", "/dev/pts", "newinstance", "ptmxmode=0666")
+            refuse(plan, call)
+            plan.add("", *operation(root))
+            failure = machine.run(plan).failure
+            assert failure is not None and failure[1:3] == ("EPERM", call)
+            assert failure[3] == ("/dev/pts/ptmx" if name == "console" else "")
+    with subtests.test("attached"):
+        plan, root = rooted(rootfs)
+        tree = plan.slot()
+        plan.add("", ops.FSMOUNT, tree, "proc", "proc", (), 0, 0)
+        refuse(plan, "fstatfs")
+        plan.add("", ops.ATTACH, tree, root, "/proc", ops.TARGET_PROCFS, 0, NONE)
+        failure = machine.run(plan).failure
+        assert failure is not None and failure[1:] == ("EPERM", "fstatfs", "")
+
+
+def test_being_made_dumpable_is_refused(machine: Machine, tmp_path: Path) -> None:
+    """Said as what it is, and not as the file that cannot be opened then."""
+    (tmp_path / "file").touch()
+    plan = Plan()
+    root = plan.slot()
+    plan.add("", ops.OPEN, root, NONE, str(tmp_path), os.O_PATH, 0, 0, 0)
+    refuse(plan, "prctl", 1)
+    plan.add("", ops.WRITE, root, "file", "x", ops.WRITE_DUMPABLE)
+    failure = machine.run(plan).failure
+    assert failure is not None and failure[1:] == ("EPERM", "prctl PR_SET_DUMPABLE", "")

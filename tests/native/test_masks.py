@@ -124,7 +124,8 @@ def test_console_is_no_link(
             mount_new(plan, root, "devpts", "/dev/pts", "newinstance", "ptmxmode=0666")
             plan.add("", ops.CONSOLE, plan.slot(), root, 0, 0, NONE, ops.CONSOLE_MOUNT)
             failure = machine.run(plan).failure
-            assert failure is not None and failure[1] == expected
+            assert failure is not None and failure[1:3] == (expected, "openat")
+            assert failure[3].startswith("/dev/console: a ")
             assert snapshot(canary) == before
             clean(rootfs / "dev", "console")
 
@@ -139,20 +140,31 @@ def test_terminal_without_devpts(
     for number in range(10):
         (pts / str(number)).symlink_to(canary / "secret")
     makers: dict[str, tuple[Callable[[], object], str]] = {
-        "missing": (lambda: None, "ENOENT"),
-        "link to the host": (lambda: (pts / "ptmx").symlink_to(canary / "ptmx"), "ENOENT"),
-        "file": (lambda: (pts / "ptmx").write_text(""), "ENXIO"),
-        "other device": (lambda: os.mknod(pts / "ptmx", CHR | 0o666, RDEV_ZERO), "ENXIO"),
+        "missing": (lambda: None, ""),
+        "link to the host": (lambda: (pts / "ptmx").symlink_to(canary / "ptmx"), ""),
+        "file": (
+            lambda: (pts / "ptmx").write_text(""),
+            ": a regular file is there instead",
+        ),
+        "other device": (
+            lambda: os.mknod(pts / "ptmx", CHR | 0o666, RDEV_ZERO),
+            ": character device 1:5 is there instead",
+        ),
         # the right numbers, but not on devpts
-        "node": (lambda: os.mknod(pts / "ptmx", CHR | 0o666, os.makedev(5, 2)), "ENXIO"),
+        "node": (
+            lambda: os.mknod(pts / "ptmx", CHR | 0o666, os.makedev(5, 2)),
+            ": is not on devpts",
+        ),
     }
-    for name, (make, expected) in makers.items():
+    for name, (make, instead) in makers.items():
         with subtests.test(name):
             make()
             plan, root = rooted(rootfs)
             plan.add("", ops.CONSOLE, plan.slot(), root, 0, 0, NONE, ops.CONSOLE_MOUNT)
             failure = machine.run(plan).failure
-            assert failure is not None and failure[1] == expected
+            expected = "ENXIO" if instead else "ENOENT"
+            assert failure is not None
+            assert failure[1:] == (expected, "openat2", f"/dev/pts/ptmx{instead}")
             assert snapshot(canary) == before
             clean(pts, "ptmx")
 

@@ -17,7 +17,7 @@ def facts(**changes: Any) -> Facts:
     made = Facts()
     made.rootfs = "/bundle/rootfs"
     made.sources = dict.fromkeys(range(10), "dir")
-    made.devices = {path: True for path, _, _ in words.DEFAULT_DEVICES}
+    made.devices = {path: 0 for path, _, _ in words.DEFAULT_DEVICES}
     for name, value in changes.items():
         setattr(made, name, value)
     return made

@@ -11,7 +11,8 @@ from ociruntime.plan import attribute, ops, words
 from ociruntime.plan.ops import Plan
 from tests.unit.plan.builders import config, create, facts, with_users
 
-EPERM, ENOENT, ENOEXEC, EACCES, EISDIR, EINVAL, EDQUOT = 1, 2, 8, 13, 21, 22, 122
+EPERM, ENOENT, ENXIO, ENOEXEC, EACCES, EEXIST, EISDIR, EINVAL = 1, 2, 6, 8, 13, 17, 21, 22
+ELOOP, EDQUOT = 40, 122
 
 
 def sample() -> Plan:
@@ -210,3 +211,17 @@ def test_a_label_of_selinux_is_no_profile() -> None:
     error = failed(plan, ops.WRITE, "write", EINVAL, nth=-1)
     assert error.message.startswith("process.selinuxLabel: write self/attr/exec")
     assert error.hint is None
+
+
+def test_what_the_image_has_in_the_way() -> None:
+    node = failed(sample(), ops.MKNOD, "mknodat", EEXIST, "a symbolic link is there instead")
+    assert node.message == (
+        "make device /dev/null (c 1:3): mknodat: file exists (a symbolic link is there instead)"
+    )
+    assert "a tmpfs mounted on /dev" in (node.hint or "")
+    plan = create(config(process={"terminal": True}), console=True)
+    for number in (ENOENT, ENXIO):
+        terminal = failed(plan, ops.CONSOLE, "openat2", number, "/dev/pts/ptmx")
+        assert terminal.message.endswith("(/dev/pts/ptmx)")
+        assert "devpts" in (terminal.hint or "")
+    assert failed(plan, ops.CONSOLE, "openat", ELOOP, "/dev/console: …").hint is None

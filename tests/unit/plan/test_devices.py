@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ def test_a_dev_of_the_host_is_left_alone() -> None:
 
 def test_user_namespace_by_the_parent() -> None:
     host = facts()
-    host.devices["/dev/fuse"] = True
+    host.devices["/dev/fuse"] = 0
     plan = create(with_users(linux={"devices": [FUSE, {"path": "/dev/p", "type": "p"}]}), host)
     assert list(nodes(plan)) == ["/dev/p"]
     assert plan.binds[0] == (
@@ -140,9 +141,13 @@ def test_user_namespace_by_init(users: bool) -> None:
 
 
 def test_device_that_cannot_be_bound() -> None:
-    with pytest.raises(errors.Error, match="/dev/fuse: no such device on the host") as caught:
+    with pytest.raises(errors.Error, match="/dev/fuse on the host: no such file or dir") as caught:
         create(with_users(linux={"devices": [FUSE]}), facts(privileged=False))
     assert caught.value.pointer == "/linux/devices/0"
+    host = facts(privileged=False)
+    host.devices["/dev/fuse"] = errno.EPERM
+    with pytest.raises(errors.Error, match="/dev/fuse on the host: operation not permitted"):
+        create(with_users(linux={"devices": [FUSE]}), host)
 
 
 def test_hidden_paths() -> None:
@@ -189,12 +194,12 @@ def test_a_listed_device_in_a_user_namespace_has_its_owner() -> None:
     [{"privileged": False}, {"in_userns": True}, {"cap_permitted": 1 << 21}],
 )
 def test_a_device_that_cannot_be_made_is_the_hosts(hindrance: dict[str, Any]) -> None:
-    host = facts(devices=dict.fromkeys((*DEFAULTS, "/dev/fuse"), True), **hindrance)
+    host = facts(devices=dict.fromkeys((*DEFAULTS, "/dev/fuse"), 0), **hindrance)
     assert create(with_users(linux={"devices": [FUSE]}), host).nodes == {}
 
 
 def test_an_owner_that_is_not_mapped() -> None:
     """Engines list the host's group of a node, which a small map lacks."""
-    host = facts(devices=dict.fromkeys((*DEFAULTS, "/dev/fuse"), True))
+    host = facts(devices=dict.fromkeys((*DEFAULTS, "/dev/fuse"), 0))
     device = {**FUSE, "gid": 99999}
     assert create(with_users(linux={"devices": [device]}), host).nodes == {}

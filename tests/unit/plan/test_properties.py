@@ -176,7 +176,7 @@ hosts = st.builds(
     selinux=st.booleans(),
     kcore=st.booleans(),
     cgroup_mode=st.sampled_from(["v1", "v2", "none"]),
-    devices=st.just(dict.fromkeys((path for path, _, _ in words.DEFAULT_DEVICES), True)),
+    devices=st.just(dict.fromkeys((path for path, _, _ in words.DEFAULT_DEVICES), 0)),
     cgroup_mounts=st.just([("cpu", "/sys/fs/cgroup/cpu", "cpu", "/x")]),
     mounts=st.just([("/proc", "proc")]),
     sources=st.dictionaries(st.integers(0, 5), st.sampled_from(["dir", "file", 2]), max_size=3),
