@@ -23,6 +23,7 @@ _HEAD = _struct.Struct("=IIiI")
 _GO, _ERROR, _WARNING, _DEBUG, _LISTENER = 2, 3, 4, 5, 9  # enum plan_msg_type
 _TAG_START = 6
 _NO_OP = 0xFFFFFFFF
+_ENOTCONN = 107
 _MESSAGE_MAX = 16 + 3072
 _PATIENCE = _struct.pack("ll", 1, 0)  # struct timeval; see host/stuck.py
 
@@ -109,11 +110,26 @@ def _pass(container: state.Container) -> None:
     try:
         gate.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _PATIENCE)
         # Through the descriptor: a state directory's path may be longer than a socket address (unix(7)).
-        gate.connect(f"/proc/self/fd/{container.fd}/{state.GATE_FILE}")
-        gate.send(_HEAD.pack(_GO, _NO_OP, 0, _TAG_START))
+        _ask(gate, f"/proc/self/fd/{container.fd}/{state.GATE_FILE}")
         _follow(container, gate)
     finally:
         gate.close()
+
+
+def _ask(gate: _socket.socket, path: str) -> None:
+    """Connect and send GO; OSError.
+
+    CPython takes a connect(2) that a signal has interrupted for one that goes on by itself: on a Unix socket none does.
+    """
+    while True:
+        gate.connect(path)
+        try:
+            gate.send(_HEAD.pack(_GO, _NO_OP, 0, _TAG_START))
+        except OSError as exc:
+            if exc.errno != _ENOTCONN:
+                raise
+        else:
+            return
 
 
 def _follow(container: state.Container, gate: _socket.socket) -> None:

@@ -19,6 +19,7 @@ SEQPACKET = _socket.SOCK_SEQPACKET
 DGRAM = _socket.SOCK_DGRAM
 _CLOEXEC = _socket.SOCK_CLOEXEC
 _PATH_MAX = 107
+_ENOTCONN = 107
 
 
 def connect(path: str, kind: int = STREAM) -> int:
@@ -27,19 +28,33 @@ def connect(path: str, kind: int = STREAM) -> int:
     try:
         raw = path.encode("utf-8", "surrogateescape")
         if raw[:1] == b"@":
-            sock.connect(b"\0" + raw[1:])
+            _connect(sock, b"\0" + raw[1:])
         elif len(raw) <= _PATH_MAX:
-            sock.connect(raw)
+            _connect(sock, raw)
         else:
             directory, _, name = path.rpartition("/")
             fd = posix.open(directory or "/", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
             try:
-                sock.connect(f"/proc/self/fd/{fd}/{name}")
+                _connect(sock, f"/proc/self/fd/{fd}/{name}")
             finally:
                 posix.close(fd)
         return sock.detach()
     finally:
         sock.close()
+
+
+def _connect(sock: _socket.socket, address: bytes | str) -> None:
+    """connect(2), again after a signal: CPython takes an interrupted one for one that goes on by itself, which on a
+    Unix socket none does; OSError."""
+    while True:
+        sock.connect(address)
+        try:
+            sock.getpeername()
+        except OSError as exc:
+            if exc.errno != _ENOTCONN:
+                raise
+        else:
+            return
 
 
 def listen(dirfd: int, name: str, kind: int = SEQPACKET, backlog: int = 8) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from ociruntime import lifecycle_start
 from ociruntime.host import procfs, unixsock
 
 
@@ -123,3 +126,40 @@ def test_abstract_socket_and_failure(tmp_path: Path) -> None:
         with pytest.raises(OSError):
             unixsock.connect(path)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("who", ["unixsock", "start"])
+def test_a_signal_while_it_connects(tmp_path: Path, who: str) -> None:
+    """A full backlog makes it wait; CPython takes the interrupted call for a connection."""
+    fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    listener = socket.socket(fileno=unixsock.listen(fd, "sock", backlog=0))
+    os.close(fd)
+    path = str(tmp_path / "sock")
+    first = unixsock.connect(path, unixsock.SEQPACKET)
+    caught = []
+    peers = []
+
+    def accept() -> None:
+        while not caught:
+            time.sleep(0.01)
+        peers.extend(listener.accept()[0] for _ in range(2))
+
+    before = signal.signal(signal.SIGALRM, lambda number, _: caught.append(number))
+    thread = threading.Thread(target=accept)
+    thread.start()
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        if who == "start":
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            lifecycle_start._ask(client, path)
+        else:
+            client = socket.socket(fileno=unixsock.connect(path, unixsock.SEQPACKET))
+            client.send(b"here")
+        thread.join()
+        assert peers[1].recv(100)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        for sock in (listener, client, *peers):
+            sock.close()
+        os.close(first)
+    assert caught
