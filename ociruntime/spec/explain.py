@@ -191,7 +191,7 @@ def _problem(error: ValidationError) -> Problem:
     hint = None
     if keyword == "type":
         what = f"not {_ARTICLES[node['type']]}"
-        hint = _type_hint(node["type"], value)
+        hint = _type_hint(node["type"], value) if pointer else None
     elif keyword == "enum":
         what = "unknown value"
         near = _near(value, node["enum"]) if isinstance(value, str) else None
@@ -225,7 +225,8 @@ def _expected(node: dict[str, Any]) -> str:
         plain = f"an integer from {node['minimum']} to {node['maximum']}"
     if not description or description.startswith(plain):
         return description or plain
-    return f"{plain}: {description}"
+    # Of a whole document's description the first sentence says what it is.
+    return f"{plain}: {description.partition('. ')[0]}"
 
 
 def _type_hint(wanted: str, value: Any) -> str | None:

@@ -190,7 +190,11 @@ def test_documents_that_are_no_objects(subtests: SubTests) -> None:
         with subtests.test(repr(document)):
             (problem,) = refused(document).problems
             assert problem.message.startswith("not an object")
+            assert problem.message.endswith(
+                "config.json of a bundle, OCI runtime specification 1.3"
+            )
             assert problem.pointer == ""
+            assert problem.hint is None  # it is no property that could be left out
 
 
 def test_malformed_json_is_one_problem() -> None:
