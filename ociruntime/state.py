@@ -135,7 +135,7 @@ def read_input() -> bytes:
 
 
 def replace_file(path: str, data: bytes, mode: int, directory: int | None = None) -> None:
-    """Write a file beside ``path`` and rename it: readers see the old or the new one. Raises OSError."""
+    """Write a file beside ``path`` and rename it: readers see the old or the new one. OSError leaves nothing behind."""
     head, _, name = path.rpartition("/")
     temporary = f"{head}/.{name}" if head else f".{name}"
     if path.startswith("/") and not head:
@@ -143,12 +143,19 @@ def replace_file(path: str, data: bytes, mode: int, directory: int | None = None
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW
     fd = posix.open(temporary, flags, mode, dir_fd=directory)
     try:
-        view = data
-        while view:
-            view = view[posix.write(fd, view) :]
-    finally:
-        posix.close(fd)
-    posix.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
+        try:
+            view = data
+            while view:
+                view = view[posix.write(fd, view) :]
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError as exc:
+        try:
+            posix.unlink(temporary, dir_fd=directory)
+        except OSError:
+            raise exc from None  # why it was not written is what counts
+        raise
 
 
 def process_stat(pid: int) -> tuple[str, int, str] | None:

@@ -137,6 +137,8 @@ class Scenario:
         problems = []
         if outcome.code <= 0:
             (place.scratch / "pid").unlink(missing_ok=True)
+        if outcome.code < 0:  # killed between its two names: nobody is there to remove the first
+            (place.scratch / ".pid").unlink(missing_ok=True)
         if outcome.code == 0 and self.check and not killed:
             wrong = self.check(place, outcome)
             if wrong:

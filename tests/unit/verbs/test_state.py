@@ -230,6 +230,13 @@ def test_replace_file_in_any_directory(tmp_path: Path, monkeypatch: pytest.Monke
     assert os.listdir(tmp_path) == ["pid"]
 
 
+def test_replace_file_leaves_nothing_when_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "pid").mkdir()  # rename(2) replaces no directory
+    with pytest.raises(IsADirectoryError):
+        state.replace_file(str(tmp_path / "pid"), b"12", 0o644)
+    assert os.listdir(tmp_path) == ["pid"]
+
+
 def test_timestamp_is_rfc3339() -> None:
     stamp = state.timestamp()
     assert len(stamp) == len("2026-01-01T00:00:00.000000000Z")
