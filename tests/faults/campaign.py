@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 
@@ -74,11 +75,12 @@ def errors_for(call: str) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """``action``: as tracer.c takes it. ``label``: for the report."""
+    """``action``: as tracer.c takes it. ``label``: for the report. ``executed``: the program was, when it happens."""
 
     point: Point
     action: str
     label: str
+    executed: bool = False
 
     @property
     def kills_runtime(self) -> bool:
@@ -96,14 +98,21 @@ def faults(points: list[Point], *, kills: bool = True, errors: bool = True) -> I
     """Every fault of a recording, in the order of its points."""
     last_child = 0
     loading = True
-    for point in points:
+    executed = False
+    # The last message is the end of the channel, which comes with init's execve.
+    receives = [at for at, (task, call, _) in enumerate(points) if (task, call) == (0, "recvmsg")]
+    end = receives[-1] if receives else len(points)
+    for at, point in enumerate(points):
         # Until ld.so unmaps its cache no instruction of the runtime has run.
         loading &= point.call != "munmap"
         last_child = max(last_child, point.task)
+        executed |= point.task > 0 and point.call == "execve"
         if kills and point.call not in _SAME:
             yield Fault(point, "k0", "runtime killed")
             if last_child:
-                yield Fault(point, f"k{point.task or last_child}", "init killed")
+                late = executed and point.task == 0 and at > end
+                label = "program killed" if late else "init killed"
+                yield Fault(point, f"k{point.task or last_child}", label, late)
         if errors and not loading:
             for number in errors_for(point.call):
                 yield Fault(point, f"e{number}", errno.errorcode[number])
@@ -145,11 +154,14 @@ def judge_words(fault: Fault, outcome: Outcome) -> list[str]:
         return problems
     # The messages themselves: what could not be sent cannot be told.
     mute = fault.point.task and fault.point.call in ("sendmsg", "recvmsg")
-    # What init cannot look at is refused as if it were the wrong one.
-    mute |= fault.point.task and fault.point.call in ("statx", "fstatfs")
     if fault.errno and not mute and os.strerror(fault.errno).lower() not in text.lower():
         problems.append(NAMELESS)
     return problems
+
+
+def is_own_end(fault: Fault, outcome: Outcome) -> bool:
+    """Whether ``run`` or ``exec`` gave the status of a program that was killed, however soon: that is no error."""
+    return fault.executed and outcome.code == 128 + signal.SIGKILL and not outcome.err
 
 
 def play(
@@ -176,8 +188,10 @@ def play(
             tally.cases["runtime killed"] += 1
         elif outcome.code < 0 and outcome.code != -9:
             problems.append(f"died of signal {-outcome.code}")
+        elif is_own_end(fault, outcome):
+            tally.cases["program killed"] += 1
         elif outcome.code > 0:
-            tally.cases["error" if fault.errno else "init killed, error"] += 1
+            tally.cases["error" if fault.errno else f"{fault.label}, error"] += 1
             words = judge_words(fault, outcome)
             problems += [word for word in words if not (lenient and word == NAMELESS)]
         elif fault.errno:
@@ -185,7 +199,7 @@ def play(
             side = "init" if fault.point.task else "runtime"
             tally.tolerated[f"{side} {fault.point.call} {fault.label}"] += 1
         else:
-            tally.cases["init killed, success"] += 1
+            tally.cases[f"{fault.label}, success"] += 1
         tally.slowest = max(tally.slowest, outcome.seconds)
         # Once init accepts at its gate `create` may have ended: what becomes of it is for the next verb to say.
         at_gate = fault.point.task > 0 and fault.point.call == "accept4"

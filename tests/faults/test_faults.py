@@ -67,3 +67,28 @@ def test_a_fault_is_played_and_judged(tmp_path: Path) -> None:
     assert campaign.judge_words(fault, outcome) == []
     for text in ("", "Traceback: too many open files", "failed", "a: too many open files\nb"):
         assert campaign.judge_words(fault, outcome._replace(err=text)), text
+
+
+def test_a_program_that_is_killed_needs_no_words() -> None:
+    """After its execve an end by SIGKILL is the program's own: 137 without an error, but not before."""
+    points = [
+        injector.Point(*point)
+        for point in [
+            *((1, "sendmsg", 1), (0, "recvmsg", 1), (0, "openat", 1), (0, "recvmsg", 2)),
+            *((1, "execve", 1), (0, "openat", 2)),
+        ]
+    ]
+    kills = [fault for fault in campaign.faults(points, errors=False) if not fault.kills_runtime]
+    labels = [(str(fault.point), fault.label) for fault in kills]
+    assert labels == [
+        ("child 1 sendmsg#1", "init killed"),
+        ("runtime recvmsg#1", "init killed"),
+        ("runtime openat#1", "init killed"),
+        ("runtime recvmsg#2", "init killed"),
+        ("child 1 execve#1", "init killed"),
+        ("runtime openat#2", "program killed"),
+    ]
+    ended = injector.Outcome(True, 137, False, 0.1, "", "")
+    assert [campaign.is_own_end(fault, ended) for fault in kills] == [False] * 5 + [True]
+    assert not campaign.is_own_end(kills[-1], ended._replace(code=255))
+    assert not campaign.is_own_end(kills[-1], ended._replace(err="killed"))
