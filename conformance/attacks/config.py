@@ -260,7 +260,7 @@ def broken_json(a: Attack) -> None:
         bundle = a.fresh().write_raw(data)
         container = a.runtime.try_create(bundle, raw=True, timeout=SECONDS)
         result = container.result
-        a.refusals.append(result.err.strip().splitlines()[-1][:200] if result.err.strip() else "")
+        a.refused(result)
         text = result.out + result.err
         bad = result.code < 0 or "Traceback" in text or "goroutine " in text
         a.unless(
@@ -297,7 +297,7 @@ def container_id(a: Attack) -> None:
         if result.code == 0:
             a.runtime.call("delete", "--force", name)
             raise Compromised(f"the id {name!r} is accepted")
-        a.refusals.append(result.err.strip().splitlines()[-1][:200] if result.err.strip() else "")
+        a.refused(result)
         a.intact()
     assert json.loads((bundle.path / "config.json").read_text())
 

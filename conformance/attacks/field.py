@@ -156,7 +156,7 @@ class Attack(Trial):
         if result.code == 0:
             result = container.verb("start", timeout=seconds)
         if result.code != 0:
-            self.refusals.append(said(result))
+            self.refused(result)
             return None
         self.done += 1
         return container
@@ -175,8 +175,12 @@ class Attack(Trial):
         """`exec` of the test program; raises NotApplicable for a runtime without the flags."""
         result = container.exec(*args, flags=flags, timeout=SECONDS)
         if result.code != 0:
-            self.refusals.append(said(result))
+            self.refused(result)
         return result
+
+    def refused(self, result: Result) -> None:
+        """Keep the words of a refusal for the report."""
+        self.refusals.append(said(result))
 
     def running(self, bundle: Bundle, *args: str) -> Container:
         """A container for attacks from its inside."""
@@ -234,13 +238,15 @@ class Attack(Trial):
         """How it ended without success."""
         kinds = sorted(set(self.refusals), key=self.refusals.index)
         parts = [f"{self.done} contained"] if self.done else []
-        parts += [f"{len(self.refusals)} refused: {kinds[0]}"] if kinds else []
+        parts += [f"{len(self.refusals)} refused: {kinds[0][:200]}"] if kinds else []
         return "; ".join(parts) or "nothing happens"
 
 
 def said(result: Result) -> str:
-    """The words of a refusal, without the wrapping of a log line."""
-    text = brief(result).partition(": ")[2] or brief(result)
+    """The words of a refusal, whole, without the wrapping of a log line and the hint after it."""
+    lines = [*(result.err.strip() or result.out.strip()).splitlines()]
+    lines = [line for line in lines if not line.startswith("hint: ")]
+    text = lines[-1] if lines else brief(result)
     return text.partition('msg="')[2].rstrip('"') or text
 
 

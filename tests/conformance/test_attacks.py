@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,8 +13,9 @@ import pytest
 from pytest_subtests import SubTests
 
 from conformance import attacks, world
-from conformance.attacks import registry, runner
+from conformance.attacks import field, registry, runner
 from conformance.attacks.runner import SAFE, VULNERABLE, Outcome, Report
+from conformance.kit import Result
 from conformance.runner import Target
 from tests.integration.harness import runtime_path
 
@@ -34,9 +37,46 @@ LOST = {
 KEPT = "proc-link cwd-descriptor target-link caps-inheritable"
 
 
-def judge(program: str | Path, patterns: str | None = None, rounds: int = ROUNDS) -> Report:
+# What was meant: a place of config.json, a path, a value or a flag.
+CONCERNED = re.compile(r"""^config\.json:\d+: |(^|[ ("'])/|'[^']*'|^--\w""")
+# Of these calls the path is wanted, wherever in config.json it comes from.
+BY_PATH = re.compile(r": (open\w*|mk\w+|readlinkat|move_mount|execve): ")
+
+
+def judge(
+    program: str | Path, patterns: str | None = None, rounds: int = ROUNDS, *options: str
+) -> Report:
     registry.load()
-    return runner.run(Target([str(program)]), registry.select(patterns), rounds)
+    return runner.run(Target([str(program), *options]), registry.select(patterns), rounds)
+
+
+def poor(text: str) -> str:
+    """What is wrong with the words of a refusal; empty when they are one plain line that says what was refused."""
+    if not text or not text.isprintable():
+        return "no plain line"
+    if re.search(r"Traceback|internal error|\b[A-Z]\w*(Error|Exception)\b", text):
+        return "insides of the runtime"
+    if text[:1].isupper():
+        return "not in lower case"
+    if not CONCERNED.search(text):
+        return "names nothing of the configuration"
+    if BY_PATH.search(text) and not re.search(r"[ (\"]/", text):
+        return "names no path"
+    return ""
+
+
+def record(monkeypatch: pytest.MonkeyPatch, log: Path, records: Path) -> None:
+    """For each refusal a line of `records`: its words in the report and on stderr, and the last line of the log."""
+    keep = field.Attack.refused
+
+    def refused(attack: field.Attack, result: Result) -> None:
+        keep(attack, result)
+        name = attack.path.name.removeprefix("attack-")
+        lines = log.read_text().splitlines() or [""]
+        with records.open("a") as file:
+            print(json.dumps([name, attack.refusals[-1], result.err, lines[-1]]), file=file)
+
+    monkeypatch.setattr(field.Attack, "refused", refused)
 
 
 def unless_inapplicable(outcome: Outcome) -> None:
@@ -45,20 +85,35 @@ def unless_inapplicable(outcome: Outcome) -> None:
         pytest.skip(outcome.observed)
 
 
-def test_nothing_succeeds_against_this_runtime(subtests: SubTests) -> None:
+def test_nothing_succeeds_against_this_runtime(
+    subtests: SubTests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = runtime_path()
     if path is None:
         pytest.skip("the runtime under test is not built")
     mounts = world.mountinfo()
-    done = judge(path)
+    log, records = tmp_path / "log", tmp_path / "records"
+    log.touch()
+    with monkeypatch.context() as patch:
+        record(patch, log, records)
+        done = judge(path, None, ROUNDS, "--log", str(log), "--log-format", "json")
     assert len(done.outcomes) == len(registry.RECIPES) > 55
     for outcome in done.outcomes:
         with subtests.test(outcome.name):
             unless_inapplicable(outcome)
             assert outcome.verdict == SAFE, outcome.observed
-            for text in outcome.said:
-                # Refusals are errors like any other: a line that says what was tried, no insides.
-                assert text and "\n" not in text and "Traceback" not in text, text
+    refusals = [json.loads(line) for line in records.read_text().splitlines()]
+    assert len({name for name, *_ in refusals}) > 20
+    for name, text, err, last in refusals:
+        with subtests.test(f"{name}, the words"):
+            assert poor(text) == "", text
+            lines = [line for line in err.splitlines() if not line.startswith("hint: ")]
+            assert lines[-1] == text
+            logged = json.loads(last)
+            assert logged["level"] == "error"
+            assert poor(logged["msg"]) == ""
+            # Of several problems the log's message is the first; all are under a key of their own.
+            assert text == logged["msg"] or text == logged["detail"].splitlines()[-1]
     for outcome in judge(path, "neighbour", 40).outcomes:
         with subtests.test(f"{outcome.name}, longer"):
             assert outcome.verdict == SAFE, outcome.observed
@@ -99,3 +154,22 @@ def test_selection() -> None:
     assert {r.attacker for r in registry.select("neighbour")} == {registry.NEIGHBOUR}
     with pytest.raises(ValueError, match="no recipe matches 'nosuch'"):
         registry.select("nosuch")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("make device /dev/null (c 1:3): mknodat: file exists", ""),
+        ("config.json:9: process.user.uid: out of range (got -1)", ""),
+        ("invalid uid '0x1': a number from 0 to 4294967294 is needed", ""),
+        ("config.json:9: process.terminal: make it: openat2: no such file", "names no path"),
+        ("make the terminal: no such file", "names nothing of the configuration"),
+        ("Make device /dev/null", "not in lower case"),
+        ("internal error: /x", "insides of the runtime"),
+        ("/x: FileNotFoundError", "insides of the runtime"),
+        ("", "no plain line"),
+        ("a: /b\nc", "no plain line"),
+    ],
+)
+def test_poor_words_are_found(text: str, wrong: str) -> None:
+    assert poor(text) == wrong
