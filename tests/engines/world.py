@@ -199,13 +199,18 @@ class World:
         return Result(command, process.returncode, *texts)
 
     def daemon(
-        self, *command: str, log: str, ready: Callable[[], bool], env: dict[str, str]
+        self,
+        *command: str,
+        log: str,
+        ready: Callable[[], bool],
+        env: dict[str, str],
+        user: bool = False,
     ) -> subprocess.Popen[bytes]:
-        """Start a daemon; returns when `ready` says so.  Raises RuntimeError with its log."""
+        """Start a daemon of root or of the user; returns when `ready` says so.  Raises RuntimeError with its log."""
         self.logs.append(self.path(log))
         with open(self.path(log), "ab") as stream:
             process = subprocess.Popen(
-                self.argv(command, env),
+                self.argv(command, env, user),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

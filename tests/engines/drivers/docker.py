@@ -122,7 +122,8 @@ class RemappedDocker(Docker):
 class UserDocker(Docker):
     """dockerd of an ordinary user, in rootlesskit's user namespace and a network namespace of its own.
 
-    On cgroup v1 it has no cgroups.  Debian has no dockerd-rootless.sh: this does what that does.
+    On cgroup v1 it has no cgroups, with systemd those of the user's session.
+    Debian has no dockerd-rootless.sh: this does what that does.
     """
 
     kind = "user-docker"
@@ -136,34 +137,33 @@ class UserDocker(Docker):
     def start(self) -> None:
         self.env |= {"HOME": USER_HOME, "XDG_RUNTIME_DIR": self.place}
         path = "/usr/sbin/runc" if self.runtime == "runc" else str(self.world.runtime)
-        config = {
+        config: dict[str, Any] = {
             "hosts": [self.command[2]],
             "data-root": "/var/tmp/docker",
             "exec-root": f"{self.place}/docker-exec",
             "pidfile": f"{self.place}/docker.pid",
             "runtimes": {"chosen": {"path": path}},
             "default-runtime": "chosen",
-            **(
-                {"exec-opts": [f"native.cgroupdriver={self.driver()}"]}
-                if self.world.systemd
-                else {}
-            ),
         }
+        if self.world.systemd:
+            config |= {"exec-opts": [f"native.cgroupdriver={self.driver()}"]}
+            config |= {"cgroup-parent": self.world.parent}
         self.world.path("/run/docker.json").write_text(json.dumps(config))
         self.start_daemon()
 
     def start_daemon(self) -> None:
-        number = str(USER_ID)
-        script = "ip link set lo up && exec dockerd --rootless --config-file /run/docker.json"
+        # dockerd may not read AppArmor's profiles; a rootlesskit that makes the network mounts a /sys without them.
+        script = "mount -t tmpfs none /sys/kernel/security && ip link set lo up"
+        script += " && exec dockerd --rootless --config-file /run/docker.json"
         if not self.world.call("docker", "--version").ok().out.startswith("Docker version 20."):
             # Later ones ask rootlesskit for its network and fall over there being none.
             script = f"unset ROOTLESSKIT_STATE_DIR; {script}"
         self.daemon = self.world.daemon(
-            *("setpriv", "--reuid", number, "--regid", number, "--clear-groups"),
             *("rootlesskit", "--net=host", "--copy-up=/etc", "--copy-up=/run"),
             *("--propagation=rprivate", f"--state-dir={self.place}/rootlesskit"),
             *("unshare", "--net", "sh", "-c", f"rm -f /run/docker; {script}"),
             log="/run/dockerd.log",
             ready=lambda: self.call("version").code == 0,
             env=self.env,
+            user=True,
         )
