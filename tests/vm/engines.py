@@ -61,6 +61,8 @@ def command(suite: str, tree: Path, timeout: float, arguments: list[str]) -> lis
     # Engines keep images and layers on tmpfs.
     argv = [str(HERE / "vmrun.py"), "--image", suite, "--memory", "4096"]
     argv += ["--timeout", str(timeout), "--copy", str(tree)]
+    if controls := os.environ.get("OCIRUNTIME_TEST_CONTROLS"):
+        words.append(f"OCIRUNTIME_TEST_CONTROLS={controls}")
     if crio := os.environ.get("OCIRUNTIME_CRIO"):
         argv += ["--copy", crio]
         words.append(f"OCIRUNTIME_CRIO={crio}")
