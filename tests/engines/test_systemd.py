@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from conformance.kit import poll
-from tests.engines.drivers import IMAGE, OURS, Buildah, Containerd, Cri, Engine, Podman
+from tests.engines import systemd_image
+from tests.engines.drivers import IMAGE, OURS, ROOTFS, Buildah, Containerd, Cri, Engine, Podman
+from tests.engines.drivers.podman import INFRA
 from tests.engines.groupfiles import reading, wanted
 from tests.engines.world import GROUP, with_systemd
 
@@ -21,6 +23,7 @@ pytestmark = [
     ),
 ]
 MIB = 1 << 20
+SERVE = "trap 'exit 0' TERM; sleep 1000 & wait"
 FILES = ("memory/memory.limit_in_bytes", "pids/pids.max", "cpu/cpu.shares")
 
 
@@ -48,7 +51,10 @@ def limits(group: Path) -> tuple[str, str]:
     return (group / "memory.max").read_text().strip(), (group / "pids.max").read_text().strip()
 
 
-@pytest.mark.engines("podman", "user-podman", "docker")
+DOCKERS = ("docker", "docker-remapped", "user-docker")
+
+
+@pytest.mark.engines("podman", "user-podman", *DOCKERS)
 def test_scope(engine: Engine) -> None:
     """Placed in a scope of the slice, limited there and in systemd's eyes, updated, paused, stopped, gone."""
     flags = ("--memory", "64m", "--memory-swap", "64m", "--pids-limit", "90", "--cpu-shares", "300")
@@ -58,7 +64,7 @@ def test_scope(engine: Engine) -> None:
         group if group.name.endswith(".scope") else group.parent
     )  # crun: `container` in the scope
     assert scope.parent.name == engine.world.parent and scope.name.endswith(".scope")
-    assert scope.name.startswith("docker-" if engine.kind == "docker" else "libpod-")
+    assert scope.name.startswith("docker-" if engine.kind in DOCKERS else "libpod-")
     memory, pids, shares = engine.execute(name, reading(*FILES))
     assert (memory, pids) == (str(64 * MIB), "90") and shares in wanted(FILES[2], 300)
     # What systemd knows it keeps at `daemon-reload`.
@@ -79,47 +85,82 @@ def test_scope(engine: Engine) -> None:
     assert shown(engine, scope.name, "ActiveState") != ["failed"]
 
 
-@pytest.mark.engines("podman", "user-podman", "docker")
+@pytest.mark.engines("podman", "user-podman", *DOCKERS)
 def test_out_of_memory(engine: Engine) -> None:
-    """The kernel's end of a container reaches the engine through the scope."""
-    name = engine.detached(
-        *("--memory", "16m", "--memory-swap", "16m"), IMAGE, "testprog", "memhog", str(100 * MIB)
-    )
-    engine.wait_for(name, "exited")
-    state = engine.state(name)
-    assert state["ExitCode"] == 137
-    assert (
-        state["OOMKilled"] is True or engine.kind != "docker" or not engine.ours
-    )  # others miss some
+    """The kernel's end of a process reaches the engine through the scope.
+
+    systemd removes a scope as soon as it is empty: what the engine has not read of it by then is lost, with each
+    runtime.  So a process stays there.
+    """
+    flags = ("--memory", "16m", "--memory-swap", "16m")
+    hog = f"testprog memhog {100 * MIB}"
+    script = f"{hog}; code=$?; sleep 2; exit $code"
+    names = [engine.detached(*flags, IMAGE, "sh", "-c", text) for text in (script, f"exec {hog}")]
+    for name in names:
+        engine.wait_for(name, "exited")
+        assert engine.state(name)["ExitCode"] == 137
+    assert engine.state(names[0])["OOMKilled"] is True
 
 
 @pytest.mark.engines("podman", "user-podman")
-def test_pod_and_systemd_inside(engine: Podman) -> None:
-    """A pod's slice limits its containers; --systemd=always gives a cgroup that the container may divide."""
+def test_pod(engine: Podman) -> None:
+    """A pod's containers are in scopes of the pod's slice, which limits them where podman has limits of pods."""
+    if engine.call("image", "exists", INFRA).code:
+        flags = ("--quiet", "--change", f"CMD {SERVE}", "--change", "ENV PATH=/bin")
+        engine.call("import", *flags, "/run/image.tar", INFRA).ok()
     pod = engine.new_name()
-    flags = ["--infra=false", "--share=", *engine.place_flags(), "--memory", "64m", "--name", pod]
-    limited = engine.call("pod", "create", *flags)
-    if limited.code:  # podman 4 has no limits of pods
-        flags.remove("--memory")
-        flags.remove("64m")
+    flags = [*engine.place_flags(), "--network", "none", "--name", pod]
+    limited = engine.call("pod", "create", *flags, "--memory", "64m")
+    if limited.code:  # podman 4 has none
         engine.call("pod", "create", *flags).ok()
-    flags = ["--systemd=always", "--network", "none"]
-    command = (
-        "sh",
-        "-c",
-        "mkdir /sys/fs/cgroup/sub && cat /proc/self/cgroup; trap 'exit 5' 37; sleep 1000 & wait",
-    )
-    name = engine.new_name()
-    engine.call("run", "--detach", "--pod", pod, "--name", name, *flags, IMAGE, *command).ok()
-    engine.wait_for_log(name, "0::")
+    try:
+        name = engine.new_name()
+        words = ("--detach", "--pod", pod, "--name", name)
+        engine.call("run", *words, IMAGE, "sh", "-c", "trap 'exit 5' TERM; sleep 1000 & wait").ok()
+        group = group_of(engine, engine.state(name)["Pid"])
+        place = next(path for path in group.parents if path.suffix == ".slice")
+        assert "pod" in place.name and place.parent.name == engine.world.parent, group
+        if not limited.code:
+            assert limits(place)[0] == str(64 * MIB)
+        engine.call("stop", "--time", "20", name).ok()
+        assert engine.state(name)["ExitCode"] == 5
+    finally:
+        engine.call("pod", "rm", "--force", "--time", "0", pod).ok()
+    poll(lambda: not group.exists(), f"{group} stays")
+
+
+@pytest.mark.engines("podman", "user-podman", peers=2)
+def test_systemd_inside(engine: Podman) -> None:
+    """A real systemd as first process: it comes up, limits units in the cgroup it was given, and ends when told."""
+    if not systemd_image.available():
+        pytest.skip("no systemd to put into an image")
+    if engine.call("image", "exists", "systemd").code:
+        systemd_image.make_archive(engine.world.path(ROOTFS), engine.world.path("/run/systemd.tar"))
+        change = f"CMD {systemd_image.INIT}"
+        engine.call("import", "--quiet", "--change", change, "/run/systemd.tar", "systemd").ok()
+    # By its name alone podman takes it for systemd.
+    name = engine.detached("--tty", "--memory", "128m", "--memory-swap", "128m", "systemd")
     group = group_of(engine, engine.state(name)["Pid"])
-    slices = [part for part in group.parts if part.endswith(".slice")]
-    assert slices[-1].endswith(".slice") and "pod" in slices[-1], group
-    if not limited.code:
-        assert limits(Path(*group.parts[: group.parts.index(slices[-1]) + 1]))[0] == str(64 * MIB)
-    engine.call("stop", "--time", "20", name).ok()
-    assert engine.state(name)["ExitCode"] == 5
-    engine.call("pod", "rm", "--force", "--time", "0", pod).ok()
+    # systemd puts itself into a scope of its own below.
+    scope = next(path for path in (group, *group.parents) if path.name.startswith("libpod-"))
+    state = ("exec", name, "systemctl", "is-system-running")
+    poll(lambda: engine.call(*state).out == "running\n", "systemd does not come up")
+
+    limit = systemd_image.MIB * MIB
+    assert engine.execute(name, f"cat {systemd_image.PLACE}") == [
+        "0::/system.slice/limited.service",
+        str(limit),
+    ]
+    script = "tr '\\0' '\\n' </proc/1/environ | grep ^container="
+    assert engine.execute(name, script) in (["container=podman"], ["container=oci"])
+    inside = scope / "container"  # crun's
+    assert limits(inside if inside.exists() else scope)[0] == str(128 * MIB)
+    inner = next(scope.glob("**/system.slice/steady.service"))
+    assert (inner / "cgroup.procs").read_text().split()
+
+    engine.call("stop", "--time", "30", name).ok()
+    assert engine.state(name)["ExitCode"] == 0  # SIGRTMIN+3 was heeded
+    poll(lambda: not scope.exists(), f"{scope} stays")
 
 
 @pytest.mark.engines("ctr")
@@ -139,7 +180,7 @@ def test_task(engine: Containerd) -> None:
 
 
 @pytest.mark.engines("cri")
-def test_pod(engine: Cri) -> None:
+def test_sandbox(engine: Cri) -> None:
     """SystemdCgroup = true: as a kubelet with `cgroupDriver: systemd` asks, both classes of runtime."""
     for handler in {engine.runtime, OURS}:
         pod = engine.pod(handler=handler, linux={"cgroup_parent": engine.world.deeper})
@@ -162,9 +203,10 @@ def test_pod(engine: Cri) -> None:
         assert container.exec("sh", "-c", "echo said; exit 3").code == 3
         container.ask("UpdateContainerResources", linux={"memory_limit_in_bytes": 48 * MIB})
         assert limits(group)[0] == str(48 * MIB)
-        ended = pod.start(
-            "testprog", "memhog", str(256 * MIB), resources={"memory_limit_in_bytes": 32 * MIB}
-        ).wait()
+        # Its cgroup is there until containerd has read it, see test_out_of_memory.
+        script = f"testprog memhog {256 * MIB}; code=$?; sleep 2; exit $code"
+        little = {"memory_limit_in_bytes": 32 * MIB}
+        ended = pod.start("sh", "-c", script, resources=little).wait()
         assert (ended.exit_code, ended.reason) == (137, "OOMKilled")
         container.stop(timeout=20)
         pod.stop()
