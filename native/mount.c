@@ -338,6 +338,8 @@ int op_mask(const struct plan_op *op) {
         return is_absent(fd) ? 0 : fd;
     type = type_of(fd);
     close_fd(fd);
+    if (type < 0)
+        return type;
     cover = slot(op->arg[type == S_IFDIR ? 3 : 2]);
     tree = clone_tree(cover, 0);
     if (tree == -EINVAL) /* before Linux 6.15 a detached tree cannot be cloned: it is attached itself, once */

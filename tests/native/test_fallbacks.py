@@ -138,6 +138,7 @@ def test_what_cannot_be_looked_at_is_not_taken_for_another(
         ("made", "statx", lambda root: (ops.MKNOD, root, "/null", *node, NONE, NONE)),
         ("opened", "statx", lambda root: (ops.OPEN, root, NONE, "/dev/null", os.O_PATH, 0, *node)),
         ("console", "statx", lambda root: (ops.CONSOLE, root, root, 0, 0, NONE, 0)),
+        ("masked", "statx", lambda root: (ops.MASK, root, "/file", root, root)),
         ("written", "fstatfs", lambda root: (ops.WRITE, root, "file", "x", ops.WRITE_PROCFS)),
     ):
         with subtests.test(name):
