@@ -136,10 +136,8 @@ def read_input() -> bytes:
 
 def replace_file(path: str, data: bytes, mode: int, directory: int | None = None) -> None:
     """Write a file beside ``path`` and rename it: readers see the old or the new one. OSError leaves nothing behind."""
-    head, _, name = path.rpartition("/")
-    temporary = f"{head}/.{name}" if head else f".{name}"
-    if path.startswith("/") and not head:
-        temporary = f"/.{name}"
+    head, slash, name = path.rpartition("/")
+    temporary = f"{head}{slash}.{name}"
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW
     fd = posix.open(temporary, flags, mode, dir_fd=directory)
     try:
@@ -241,10 +239,14 @@ class Container:
     def lock(self) -> None:
         """Wait for the container's lock, then read the state again. Held until the process ends.
 
-        Raises errors.Error when the container was deleted meanwhile.
+        Raises errors.Error, not_found() when the container was deleted meanwhile.
         """
-        _flock(self.fd, _LOCK_EX)
-        if posix.fstat(self.fd).st_nlink == 0:
+        try:
+            _flock(self.fd, _LOCK_EX)
+            links = posix.fstat(self.fd).st_nlink
+        except OSError as exc:
+            raise errors.from_os(exc, f"lock {self.path}") from exc
+        if links == 0:
             raise not_found()
         self.data = _read_state(self.fd)
 
@@ -510,9 +512,6 @@ def claim(root: str, container_id: str) -> Container:
         container = Container(container_id, path, fd, {})
         try:
             container.lock()
-        except OSError as exc:
-            _withdraw(path)
-            raise errors.from_os(exc, f"lock {path}") from exc
         except errors.Error as exc:
             posix.close(fd)
             if exc.message != NOT_FOUND:

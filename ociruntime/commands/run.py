@@ -39,7 +39,13 @@ def run(call: Call) -> int:
         _notify(creation, detach)
     if detach:
         return 0
-    code = foreground.wait(creation.init, creation.master)
+    try:
+        code = foreground.wait(creation.init, creation.master)
+    except errors.Error:
+        lifecycle.kill_and_wait(container)  # nobody would be told of its end
+        if not call.switch("keep"):
+            _delete(creation)
+        raise
     if not call.switch("keep"):
         _delete(creation)
     return code

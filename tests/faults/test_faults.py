@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults import campaign, injector, world
 from tests.integration import hostlib
+from tests.integration.harness import Bundle, Runtime
 
 pytestmark = [pytest.mark.root]
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -67,6 +68,15 @@ def test_a_fault_is_played_and_judged(tmp_path: Path) -> None:
     assert campaign.judge_words(fault, outcome) == []
     for text in ("", "Traceback: too many open files", "failed", "a: too many open files\nb"):
         assert campaign.judge_words(fault, outcome._replace(err=text)), text
+
+
+def test_run_that_cannot_wait_leaves_nothing(rt: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    container = rt.track(bundle.args("sleep").write())
+    command = injector.Command(rt.argv("run", "--bundle", str(bundle.path), container.id))
+    outcome = command.strike(tmp_path, injector.Point(0, "signalfd4", 2), "e1")
+    assert outcome.hit and outcome.code == 1
+    assert outcome.err == "wait for the program: operation not permitted\n"
+    rt.call("state", container.id).failed("container does not exist")
 
 
 def test_a_program_that_is_killed_needs_no_words() -> None:

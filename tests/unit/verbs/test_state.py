@@ -67,6 +67,16 @@ def test_second_claim_is_refused(root: str) -> None:
     assert caught.value.message == "container with given ID already exists"
 
 
+def test_a_lock_that_is_refused_is_named(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    container = state.claim(root, "c1")
+    monkeypatch.setattr(state, "_flock", refuse)
+    with pytest.raises(errors.Error, match=f"^lock {root}/c1: operation not permitted$"):
+        container.lock()
+
+
 def test_unknown_container(root: str) -> None:
     with pytest.raises(errors.Error) as caught:
         state.load(root, "nope")
