@@ -65,12 +65,13 @@ static PyObject *sys_reset_signals(PyObject *Py_UNUSED(module), PyObject *Py_UNU
     static const long by_default[8]; /* struct sigaction as the kernel has it: SIG_DFL and nothing else */
     sigset_t none;
 
-    /* SIGKILL and SIGSTOP refuse; 32 and 33 are libc's own, but a caller may have left them ignored all the same. */
+    /* Of a broken pipe and a file that is too large write(2) tells as well.  SIGKILL and SIGSTOP refuse; 32 and 33 are
+     * libc's own, but a caller may have left them ignored all the same. */
     for (int signum = 1; signum < NSIG; signum++)
         if (signum == 32 || signum == 33)
             syscall(SYS_rt_sigaction, signum, by_default, NULL, 8);
         else
-            signal(signum, signum == SIGPIPE ? SIG_IGN : SIG_DFL);
+            signal(signum, signum == SIGPIPE || signum == SIGXFSZ ? SIG_IGN : SIG_DFL);
     sigemptyset(&none);
     if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -157,7 +158,7 @@ static PyMethodDef ocisys_methods[] = {
      "close_range(first, last, flags=0): close_range(2); flags 2 = unshare, 4 = cloexec; OSError."},
     {"prctl", sys_prctl, METH_VARARGS, "prctl(option, arg2=0, arg3=0, arg4=0, arg5=0) -> int: prctl(2); OSError."},
     {"reset_signals", sys_reset_signals, METH_NOARGS,
-     "reset_signals(): every disposition to its default (SIGPIPE ignored), empty signal mask."},
+     "reset_signals(): every disposition to its default (SIGPIPE and SIGXFSZ ignored), empty signal mask."},
     {"signalfd", sys_signalfd, METH_VARARGS,
      "signalfd(signums) -> fd: block the signals of the tuple and read them from a new descriptor\n"
      "(close-on-exec, non-blocking; records of 128 bytes, the first word is the number); OSError."},

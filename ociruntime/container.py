@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Step: TypeAlias = "tuple[str, Action[Context], Action[Context] | None]"
 
 _KILL_TIMEOUT = 10.0  # seconds that a killed init may take to go
+_LOOK_AFTER = 3.0  # seconds until somebody asks why it takes so long
 _REAP_INTERVAL = 0.1
 _ENOENT, _ESRCH, _EINVAL = 2, 3, 22
 _PF_EXITING = 0x4  # include/linux/sched.h
@@ -163,11 +164,18 @@ def kill_and_wait(container: state.Container) -> None:
                 manager.kill_all(signals.SIGKILL)
             elif container.frozen():
                 manager.thaw()
-        deadline = _ocisys.monotonic() + _KILL_TIMEOUT
+        begin = _ocisys.monotonic()
+        looked = False
         while not wait_exit(pidfd, _REAP_INTERVAL):
             # The first process of a pid namespace ends after all others are reaped: some may be our own children.
             _reap_all()
-            if _ocisys.monotonic() > deadline:
+            waited = _ocisys.monotonic() - begin
+            if waited > _LOOK_AFTER and not looked:
+                from ociruntime.host import stuck
+
+                stuck.check_asleep(container.data["pid"], manager.pids() if manager else ())
+                looked = True
+            if waited > _KILL_TIMEOUT:
                 raise errors.Error("container init still running")
     finally:
         posix.close(pidfd)

@@ -1,8 +1,8 @@
 """Log lines in runc's two formats, and the plain text on stderr.
 
 Hot module. One line, one write(2): several runtimes append to one file at the same time. An error goes to the log
-*and*, as plain text, to stderr: engines read either (docs/compatibility.md). stdout and stderr may be closed, or open
-for reading only: a failing write is dropped.
+*and*, as plain text, to stderr: engines read either (docs/compatibility.md). Where neither takes it, it is dropped:
+there is nobody left to tell. What a verb was asked for is another thing: a caller must not take half of it for whole.
 """
 
 from __future__ import annotations
@@ -59,18 +59,25 @@ def debugging() -> bool:
     return _level >= DEBUG
 
 
-def _write(fd: int, text: str) -> None:
+def _write_all(fd: int, text: str) -> None:
     data = text.encode("utf-8", "surrogateescape")
+    while data:
+        data = data[posix.write(fd, data) :]
+
+
+def _write(fd: int, text: str) -> None:
     try:
-        while data:
-            data = data[posix.write(fd, data) :]
+        _write_all(fd, text)
     except OSError:
         return
 
 
 def out(text: str) -> None:
-    """Write to stdout, as is."""
-    _write(1, text)
+    """Write to stdout, as is. Raises errors.Error where it does not take all."""
+    try:
+        _write_all(1, text)
+    except OSError as exc:
+        raise errors.from_os(exc, "write to standard output") from exc
 
 
 def err(text: str) -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import prctl  # type: ignore[import-untyped]
 
-from ociruntime import cgroups, errors, lifecycle_sync
+from ociruntime import cgroups, errors, lifecycle_sync, log
 from ociruntime.host import probe
 from ociruntime.plan import compile as compiler
 from ociruntime.plan import explain
@@ -68,10 +67,9 @@ def run(call: Call) -> int:
     encode(plan, 3 + call.number("preserve-fds"))
     places = Places(data)
     if form == "json":
-        sys.stdout.write(json.dumps(explain.document(plan, places), indent=2) + "\n")
+        log.out(json.dumps(explain.document(plan, places), indent=2) + "\n")
     else:
-        sys.stdout.write(explain.text(plan, places, name))
-    sys.stdout.flush()
+        log.out(explain.text(plan, places, name))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Why a process does not get on: whether it was stopped.
+"""Why a process does not get on: whether it was stopped, or waits in the kernel.
 
 Hot module, imported only once somebody has waited in vain for a while. proc(5), signal(7).
 """
@@ -13,7 +13,7 @@ from ociruntime import errors, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _LOOKS, _INTERVAL = 10, 0.1  # a second: who merely slows a process down lets it run in between
 _ENDING = (signals.SIGHUP, signals.SIGINT, 3, signals.SIGTERM)
@@ -37,6 +37,20 @@ def check_clone(pid: int) -> None:
             posix.kill(child, signals.SIGKILL)
             posix.waitpid(child, 0)
             raise errors.Error(f"init (pid {child}) is stopped", hint=ENDED)
+
+
+def check_asleep(init: int, pids: Iterable[int]) -> None:
+    """Raises errors.Error when one of the processes of a container whose init was killed has been in uninterruptible
+    sleep for the whole of a second: SIGKILL has to wait until the file system or device answers that it asked."""
+    asleep = [pid for pid in {init, *pids} if _state_of(f"/proc/{pid}") == "D"]
+    for pid in sorted(asleep, key=lambda pid: pid != init):
+        if _stays(lambda pid=pid: _state_of(f"/proc/{pid}") == "D"):  # type: ignore[misc]
+            place = _read(f"/proc/{pid}/wchan").strip("0\n")
+            raise errors.Error(
+                f"container init still running: process {pid} ({_name(pid)}) is in uninterruptible sleep"
+                + (f", in {place} of the kernel" if place else ""),
+                hint="it asked a file system or device that does not answer; delete again once it does",
+            )
 
 
 ENDED = "somebody sent it SIGSTOP while it was being set up; it was killed"

@@ -20,12 +20,16 @@ DGRAM = _socket.SOCK_DGRAM
 _CLOEXEC = _socket.SOCK_CLOEXEC
 _PATH_MAX = 107
 _ENOTCONN = 107
+_PATIENCE = (4).to_bytes(8, sys.byteorder) + bytes(8)
+"""struct timeval: connect(2) waits without end for a listener with a full queue, sending for one that reads nothing."""
 
 
 def connect(path: str, kind: int = STREAM) -> int:
-    """A new descriptor connected to the socket at ``path`` (``@name``: abstract); OSError."""
+    """A new descriptor connected to the socket at ``path`` (``@name``: abstract); OSError, EAGAIN when nobody takes
+    the connection, or later the data, for 4 s."""
     sock = _socket.socket(_socket.AF_UNIX, kind | _CLOEXEC)
     try:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _PATIENCE)
         raw = path.encode("utf-8", "surrogateescape")
         if raw[:1] == b"@":
             _connect(sock, b"\0" + raw[1:])
