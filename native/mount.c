@@ -292,6 +292,8 @@ static int set_attributes(int fd, struct mount_attr *attr, unsigned flags) {
     result = set_by_mount(fd, attr, flags);
     if (result == -EINVAL) /* mount(2) knows attached mounts only; what is missing is the other call */
         result = fail(ENOSYS, "mount_setattr", "needs Linux 5.12", NULL, NULL);
+    else if (result < 0 && m.detail[0] == '\0')
+        detail("in place of mount_setattr: function not implemented", NULL, NULL);
     return result;
 }
 

@@ -170,3 +170,12 @@ def test_being_made_dumpable_is_refused(machine: Machine, tmp_path: Path) -> Non
     plan.add("", ops.WRITE, root, "file", "x", ops.WRITE_DUMPABLE)
     failure = machine.run(plan).failure
     assert failure is not None and failure[1:] == ("EPERM", "prctl PR_SET_DUMPABLE", "")
+
+
+def test_a_fallback_that_is_refused_says_what_it_stands_for(machine: Machine, rootfs: Path) -> None:
+    plan, root = old_kernel(rootfs)
+    refuse(plan, "mount")
+    failure = machine.run(attributes(plan, root, RDONLY, 0, 0, 0)).failure
+    assert failure is not None
+    expected = "in place of mount_setattr: function not implemented"
+    assert failure[1:] == ("EPERM", "mount", expected)
