@@ -24,6 +24,7 @@ pytestmark = [
 ]
 MIB = 1 << 20
 SERVE = "trap 'exit 0' TERM; sleep 1000 & wait"
+DOCKERS = ("docker", "docker-remapped", "user-docker")
 FILES = ("memory/memory.limit_in_bytes", "pids/pids.max", "cpu/cpu.shares")
 
 
@@ -51,9 +52,6 @@ def limits(group: Path) -> tuple[str, str]:
     return (group / "memory.max").read_text().strip(), (group / "pids.max").read_text().strip()
 
 
-DOCKERS = ("docker", "docker-remapped", "user-docker")
-
-
 @pytest.mark.engines("podman", "user-podman", *DOCKERS)
 def test_scope(engine: Engine) -> None:
     """Placed in a scope of the slice, limited there and in systemd's eyes, updated, paused, stopped, gone."""
@@ -67,9 +65,10 @@ def test_scope(engine: Engine) -> None:
     assert scope.name.startswith("docker-" if engine.kind in DOCKERS else "libpod-")
     memory, pids, shares = engine.execute(name, reading(*FILES))
     assert (memory, pids) == (str(64 * MIB), "90") and shares in wanted(FILES[2], 300)
-    # What systemd knows it keeps at `daemon-reload`.
-    properties = ("MemoryMax", "TasksMax", "Delegate", "ActiveState")
-    assert shown(engine, scope.name, *properties) == [str(64 * MIB), "90", "yes", "active"]
+    assert shown(engine, scope.name, "Delegate", "ActiveState") == ["yes", "active"]
+    if engine.runtime != "crun":  # crun 1.8 limits its cgroup below the scope alone
+        # What systemd knows it keeps at `daemon-reload`.
+        assert shown(engine, scope.name, "MemoryMax", "TasksMax") == [str(64 * MIB), "90"]
 
     assert engine.call("exec", name, "sh", "-c", "exit 7").code == 7
     if "podman" not in engine.kind or engine.call("update", "--help").code == 0:
