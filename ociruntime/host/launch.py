@@ -35,6 +35,9 @@ _CLONE_HINTS = {
 }
 _KILL_TIMEOUT = 10.0  # seconds that a killed process may take to go
 
+_known: set[int] = set()
+"""The processes of all Init objects."""
+
 
 class Init:
     """A process that runs a plan.
@@ -50,6 +53,7 @@ class Init:
         self.pidfd = pidfd
         self.channel = channel
         self.status: int | None = None  # as of waitpid(2), once reaped
+        _known.add(pid)
 
     def serve(
         self,
@@ -210,6 +214,8 @@ class Init:
                 raise errors.Error(f"init sent process {pid}, which is not its child") from exc
             raise
         posix.close(self.pidfd)
+        _known.discard(self.pid)
+        _known.add(pid)
         self.pid, self.pidfd, self.status = pid, pidfd, None
 
     def wait(self, timeout: float | None = None) -> int | None:
@@ -233,9 +239,15 @@ class Init:
             self.kill()
             self.wait(_KILL_TIMEOUT)
         self.close()
+        if any(code == ops.CLONE for code, *_ in self.plan.ops):
+            # It may have cloned itself and not got to say so.
+            from ociruntime.host import stuck
+
+            stuck.end_clones(_known)
 
     def close(self) -> None:
         """Close the descriptors. A process that still waits for an answer gives up and exits by itself."""
+        _known.discard(self.pid)
         self._close_channel()
         if self.pidfd >= 0:
             posix.close(self.pidfd)
@@ -307,8 +319,11 @@ def wait_readable(fd: int, timeout: float) -> bool:
     deadline = _ocisys.monotonic() + timeout
     while True:
         left = deadline - _ocisys.monotonic()
-        if poll.poll(max(0, int(left * 1000) + 1 if left > 0 else 0)):
-            return True
+        try:
+            if poll.poll(max(0, int(left * 1000) + 1 if left > 0 else 0)):
+                return True
+        except OSError:  # no memory: it ends all the same
+            _ocisys.sleep(0.01)
         if left <= 0:
             return False
 

@@ -39,6 +39,22 @@ def check_clone(pid: int) -> None:
             raise errors.Error(f"init (pid {child}) is stopped", hint=ENDED)
 
 
+def end_clones(known: set[int]) -> None:
+    """End and reap the children of this process, beside ``known``, that init has cloned beside itself.
+
+    As long as one is not reaped, the init of its pid namespace does not end. Of other children, which a shell may have
+    left to this process, none is killed.
+    """
+    for child in _children():
+        if child not in known:
+            name = _name(child)
+            if (
+                name.startswith("memfd:") or name.isdecimal()
+            ):  # as the kernel calls init until it executes
+                posix.kill(child, signals.SIGKILL)
+                posix.waitpid(child, 0)
+
+
 def check_asleep(init: int, pids: Iterable[int]) -> None:
     """Raises errors.Error when one of the processes of a container whose init was killed has been in uninterruptible
     sleep for the whole of a second: SIGKILL has to wait until the file system or device answers that it asked."""

@@ -223,6 +223,45 @@ def test_a_stopped_clone_is_found() -> None:
     assert not Path(f"/proc/{second}").exists()
 
 
+def clone_plan() -> ops.Plan:
+    plan = sync_plan(ops.TAG_CGROUP)
+    plan.ops.insert(0, (ops.CLONE, 0, 0, (0,)))
+    return plan
+
+
+def test_a_clone_that_nobody_was_told_of_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The init of its pid namespace would wait for it. Children that a shell has left to us live on."""
+    stranger = os.fork()
+    if stranger == 0:
+        time.sleep(60)
+        os._exit(0)
+    init = start(clone_plan())
+
+    def receive(channel: int) -> object:
+        os.waitid(os.P_PID, init.pid, os.WEXITED | os.WNOWAIT)  # it has cloned
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ociruntime.host.native.channel_recv", receive)
+        with pytest.raises(errors.Error, match="receive from init: too many open files"):
+            init.serve({})
+    assert os.waitpid(-1, os.WNOHANG) == (0, 0)  # the stranger alone
+    os.kill(stranger, signal.SIGKILL)
+    os.waitpid(stranger, 0)
+
+
+def test_a_clone_whose_adoption_fails_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    init = start(clone_plan())
+
+    def refuse(*args: object) -> object:
+        raise OSError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("posix.waitid", refuse)
+        with pytest.raises((errors.Error, OSError)):
+            init.serve({})
+
+
 # -- what init reports -----------------------------------------------------------------------------
 
 
