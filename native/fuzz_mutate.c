@@ -39,7 +39,7 @@ static uint64_t number(size_t size) {
     case 0:
         return chance(64);
     case 1:
-        return UINT64_C(1) << chance(64);
+        return UINT64_C(1) << chance(chance(2) ? 20 : 64);
     case 2:
         return UINT64_MAX - chance(4);
     case 3:
@@ -58,7 +58,11 @@ static size_t mutate_bytes(uint8_t *plan, size_t size, size_t room) {
 
     if (chance(6) == 0)
         return chance(2) || room == size ? 1 + chance(size) : size + chance(room - size > 64 ? 64 : room - size);
-    if (at + width <= size)
+    if (chance(8) == 0) { /* a text that ends later, or is another word */
+        width = chance(64);
+        if (at + width <= size)
+            memset(plan + at, 'k', width);
+    } else if (at + width <= size)
         memcpy(plan + at, &value, width);
     return size;
 }
