@@ -113,7 +113,7 @@ def test_streamed_exec(service: Container) -> None:
 
 
 def test_streamed_input(service: Container) -> None:
-    data = bytes(range(256)) * 4096
+    data = bytes(range(256)) * (5 << 12)  # 5 MiB
     with service.stream("sh", "-c", f"head -c {len(data)} | sha256sum", stdin=True) as stream:
         for start in range(0, len(data), 32768):
             stream.send(data[start : start + 32768])

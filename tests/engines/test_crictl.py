@@ -88,7 +88,7 @@ def test_exec(engine: Cri) -> None:
     result = crictl(engine, "exec", container, "sh", "-c", "echo out; echo err >&2")
     assert (result.code, result.out) == (0, "out\n")
     assert result.err.splitlines()[-1] == "err"  # after a warning of its own
-    data = bytes(range(256)) * 4096
+    data = bytes(range(256)) * (5 << 12)  # 5 MiB
     result = crictl(engine, "exec", "--interactive", container, "wc", "-c", stdin=data)
     assert result.ok().out.strip() == str(len(data))
 

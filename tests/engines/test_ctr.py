@@ -54,6 +54,15 @@ def test_stdin(engine: Containerd) -> None:
     assert result.out.split()[0] == hashlib.sha256(data).hexdigest()
 
 
+def test_stdin_of_an_exec(engine: Containerd) -> None:
+    data = bytes(range(256)) * (5 << 12)  # 5 MiB
+    name = engine.background(*FOREVER)
+    assert (
+        execute(engine, name, "sha256sum", stdin=data).split()[0]
+        == hashlib.sha256(data).hexdigest()
+    )
+
+
 def test_missing_program(engine: Containerd) -> None:
     result = engine.task("no-such-program")
     assert result.code == 1
