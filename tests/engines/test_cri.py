@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -245,6 +246,18 @@ def test_program_that_cannot_run(engine: Cri, program: str, text: str) -> None:
     assert (status.state, status.exit_code, status.reason) == (EXITED, 128, "StartError")
     assert text in status.message
     container.remove()
+
+
+def test_log_of_the_daemon(engine: Cri) -> None:
+    """What the kubelet is told stands in containerd's own log as well."""
+    path = engine.world.path("/run/containerd.log")
+    before = path.stat().st_size
+    container = engine.pod().create("/etc/plain-file")
+    with pytest.raises(CriError, match="failed to create containerd task") as caught:
+        container.start()
+    told = caught.value.text.partition("failed to create containerd task")[2].strip()
+    said = re.sub(r'\\+"', '"', path.read_text()[before:])
+    assert "permission denied" in told and told in said, (told, said)
 
 
 def test_bad_configuration(engine: Cri) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -231,6 +232,17 @@ def test_last_line_of_the_log(engine: Docker) -> None:
         last = json.loads(log.read_text().splitlines()[-1])
         assert last["level"] == "error" and program in last["msg"], last
         assert last["msg"] in result.out + result.err, result
+
+
+def test_log_of_the_daemon(engine: Docker) -> None:
+    """An admin who was not there reads the same words in dockerd's own log, which tells of execs alone."""
+    name = engine.service()
+    path = engine.world.path("/run/dockerd.log")
+    before = path.stat().st_size
+    result = engine.call("exec", name, "no-such-program")
+    told = (result.out + result.err).split("exec failed: ")[-1].partition(": unknown")[0].strip()
+    said = re.sub(r'\\+"', '"', path.read_text()[before:])
+    assert "not found in $PATH" in told and told in said, (told, said)
 
 
 def test_checkpoint(engine: Docker) -> None:
