@@ -224,6 +224,34 @@ def test_restart_policy(engine: Engine) -> None:
     poll(lambda: not engine.strangers(), "the clean-up does not end")
 
 
+def test_unless_stopped(engine: Engine) -> None:
+    """This policy starts it again whatever its status, until it is told to stop."""
+    script = "echo up; trap 'exit 0' TERM; [ -e /second ] || { touch /second; exit 0; }; sleep 1000 & wait"
+    name = engine.detached("--restart", "unless-stopped", IMAGE, "sh", "-c", script)
+    poll(lambda: len(engine.logs(name)) == 2, "not started again")
+    poll(lambda: engine.call("exec", name, "true").code == 0, "not running")
+    engine.call("stop", "--time", "5", name).ok()
+    engine.wait_for(name, "exited")
+    time.sleep(0.5)
+    assert engine.state(name)["Status"] == "exited" and len(engine.logs(name)) == 2
+
+
+def test_signal_to_the_client(engine: Engine) -> None:
+    """Without a terminal `run` hands its own signals on to the program, and ends with its status."""
+    name = engine.new_name()
+    script = "trap 'echo got; exit 23' TERM; echo up; sleep 1000 & wait"
+    args = ("run", "--name", name, *engine.run_flags(), IMAGE, "sh", "-c", script)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(engine.call(*args)))
+    thread.start()
+    poll(lambda: engine.call("logs", name).out == "up\n", "not up")
+    clients = [p for p, t in engine.world.processes().items() if f"run --name {name} " in t]
+    # An ordinary user's podman is two processes: the first one waits for the one in the user namespace.
+    engine.world.call("kill", "-TERM", str(min(clients))).ok()
+    thread.join()
+    assert (results[0].code, results[0].out) == (23, "up\ngot\n"), results
+
+
 def test_killed_from_outside(engine: Engine) -> None:
     """A container whose first process somebody on the host kills comes back if its policy says so."""
     name = engine.service("--restart", "always")
