@@ -245,9 +245,11 @@ def test_sysctl(engine: Engine) -> None:
 
 
 def test_ulimit(engine: Engine) -> None:
-    script = "ulimit -n; ulimit -Hn; ulimit -c"
-    flags = ("--ulimit", "nofile=64:128", "--ulimit", "core=0", "--ulimit", "nproc=500")
-    assert engine.shell(*flags, script=script) == ["64", "128", "0"]
+    script = (
+        "ulimit -n; ulimit -Hn; ulimit -c; awk '/^Max processes/ {print $3, $4}' /proc/self/limits"
+    )
+    flags = ("--ulimit", "nofile=64:128", "--ulimit", "core=0", "--ulimit", "nproc=400:500")
+    assert engine.shell(*flags, script=script) == ["64", "128", "0", "400 500"]
 
 
 def test_shared_memory_size(engine: Engine) -> None:
@@ -272,6 +274,14 @@ def test_device(engine: Engine) -> None:
     script = "test -c /dev/sub/mine && : </dev/sub/mine && echo open;"
     script += "(: >/dev/sub/mine) 2>/dev/null || echo sealed"
     assert engine.shell(*flags, script=script) == ["open", "sealed"]
+
+
+@pytest.mark.engines("user-podman")
+def test_device_of_a_user(engine: Engine) -> None:
+    """An ordinary user makes no nodes: that of the host is bound, under the name that was asked for."""
+    script = "test -c /dev/sub/mine && : </dev/sub/mine && echo open; stat -c %t:%T /dev/sub/mine"
+    flags = ("--device", "/dev/zero:/dev/sub/mine")
+    assert engine.shell(*flags, script=script) == ["open", "1:5"]
 
 
 @LIMITED
