@@ -47,6 +47,20 @@ def test_propagation(engine: Engine, subtests: SubTests) -> None:
         engine.host(f"umount --recursive {PLACE}; rmdir {PLACE}")
 
 
+@pytest.mark.engines("podman", "user-podman")
+@pytest.mark.parametrize("word", ["unbindable", "runbindable"])
+def test_unbindable(engine: Podman, word: str) -> None:
+    """The propagations that podman has beyond docker's: whoever may mount inside cannot bind it elsewhere."""
+    place = f"{engine.env['HOME']}/unbindable"
+    engine.host(f"mkdir -m 777 {place}")
+    script = "grep -c ' /mnt .* unbindable ' /proc/self/mountinfo; mount --bind /mnt /tmp 2>&1 || echo no"
+    flags = ("--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined")
+    lines = engine.shell(*flags, "--volume", f"{place}:/mnt:{word}", script=script)
+    assert (lines[0], lines[-1]) == ("1", "no"), lines
+    assert engine.shell(*flags, "--volume", f"{place}:/mnt", script=script) == ["0"]
+    engine.host(f"rmdir {place}")
+
+
 @pytest.mark.engines("podman", "docker", peers=2)
 def test_mount_below_a_volume(engine: Engine) -> None:
     """A bind is recursive unless it is asked not to be."""
