@@ -112,6 +112,29 @@ def test_hooks(engine: Podman, subtests: SubTests) -> None:
                     assert cwd == state["bundle"] or (stage == "poststop" and cwd == "/")
 
 
+def test_hooks_of_the_configuration(engine: Podman) -> None:
+    """`hooks_dir` of containers.conf: run without a flag, for the containers that the hook's file names."""
+    place, usual = f"{engine.env['HOME']}/hooks.d", engine.env["CONTAINERS_CONF"]
+    engine.host(f"mkdir {place}; mkdir -m 777 -p /run/hooked")
+    text = engine.world.path(usual).read_text()
+    own = text.replace("[engine]\n", f'[engine]\nhooks_dir = ["{place}"]\n')
+    engine.world.path("/run/hooked.conf").write_text(own)
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "cat >/run/hooked/state"]}
+    when = {"annotations": {"^word$": "^wanted$"}}
+    document = {"version": "1.0.0", "hook": hook, "when": when, "stages": ["createRuntime"]}
+    engine.world.path(f"{place}/own.json").write_text(json.dumps(document))
+    engine.env["CONTAINERS_CONF"] = "/run/hooked.conf"
+    try:
+        engine.run(IMAGE, "true").ok()
+        assert not engine.world.path("/run/hooked/state").exists()
+        engine.run("--annotation", "word=wanted", IMAGE, "true").ok()
+        state = json.loads(engine.host("cat /run/hooked/state"))
+        assert state["annotations"]["word"] == "wanted" and state["pid"] > 0, state
+    finally:
+        engine.env["CONTAINERS_CONF"] = usual
+        engine.host(f"rm -r {place} /run/hooked /run/hooked.conf")
+
+
 def test_hooks_that_fail(engine: Podman, subtests: SubTests) -> None:
     """The container does not start, and podman says why."""
     for stage in ("prestart", "createRuntime", "createContainer", "startContainer"):

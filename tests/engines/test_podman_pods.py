@@ -62,6 +62,34 @@ def test_shared_namespaces(engine: Podman, shared: str) -> None:
     assert same == ({shared} if shared != "none" else set())
 
 
+@pytest.mark.engines("podman", peers=1)
+def test_user_namespace(engine: Podman) -> None:
+    """`pod create --userns`: its own container makes the namespace, the others join it and keep their confinement."""
+    engine.host("echo containers:1000000:1000000 >>/etc/subuid; cp /etc/subuid /etc/subgid")
+    script = (
+        "id -u; readlink /proc/self/ns/user; cut -c1-22 /proc/self/uid_map; stat -c %u /bin /proc/1"
+    )
+    script += (
+        "; grep Seccomp: /proc/self/status; mount -t tmpfs x /tmp 2>/dev/null || echo confined"
+    )
+    try:
+        with pod(engine, "--userns", "auto:size=5000") as name:
+            flags = flags_within(engine, name)
+            engine.call("run", "--detach", "--name", f"{name}-a", *flags, SERVE).ok()
+            first = engine.execute(f"{name}-a", script)
+            second = engine.call("run", "--rm", *flags, script).ok().out.splitlines()
+            pid = engine.state(f"{name}-a")["Pid"]
+            status = engine.world.path(f"/proc/{pid}/status").read_text()
+            engine.call("pod", "stop", "--time", "5", name).ok()
+            assert engine.state(f"{name}-a")["ExitCode"] == 0
+    finally:
+        engine.host("sed -i /containers/d /etc/subuid /etc/subgid")
+    assert first == second
+    assert first[0] == "0" and int(first[2].split()[1]) >= 1000000
+    assert first[3:] == ["0", "0", "Seccomp:\t2", "confined"], first
+    assert f"Uid:\t{first[2].split()[1]}\t" in status
+
+
 def test_life(engine: Podman, subtests: SubTests) -> None:
     """Start, pause, stop, restart, kill and remove: of all containers together."""
 
