@@ -45,7 +45,7 @@ class Init:
     ``pid``; ``pidfd`` and ``channel`` are descriptors, -1 once closed.
     """
 
-    __slots__ = ("channel", "pid", "pidfd", "plan", "status")
+    __slots__ = ("channel", "cloned", "pid", "pidfd", "plan", "status")
 
     def __init__(self, plan: ops.Plan, pid: int, pidfd: int, channel: int) -> None:
         self.plan = plan
@@ -53,6 +53,7 @@ class Init:
         self.pidfd = pidfd
         self.channel = channel
         self.status: int | None = None  # as of waitpid(2), once reaped
+        self.cloned = False  # ``pid`` is the clone that the first process made beside itself
         _known.add(pid)
 
     def serve(
@@ -216,7 +217,7 @@ class Init:
         posix.close(self.pidfd)
         _known.discard(self.pid)
         _known.add(pid)
-        self.pid, self.pidfd, self.status = pid, pidfd, None
+        self.pid, self.pidfd, self.status, self.cloned = pid, pidfd, None, True
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Reap the process; its status as of waitpid(2), None when ``timeout`` seconds were not enough."""
@@ -239,7 +240,7 @@ class Init:
             self.kill()
             self.wait(_KILL_TIMEOUT)
         self.close()
-        if any(code == ops.CLONE for code, *_ in self.plan.ops):
+        if not self.cloned and any(code == ops.CLONE for code, *_ in self.plan.ops):
             # It may have cloned itself and not got to say so.
             from ociruntime.host import stuck
 
@@ -247,7 +248,8 @@ class Init:
 
     def close(self) -> None:
         """Close the descriptors. A process that still waits for an answer gives up and exits by itself."""
-        _known.discard(self.pid)
+        if self.status is not None:
+            _known.discard(self.pid)
         self._close_channel()
         if self.pidfd >= 0:
             posix.close(self.pidfd)

@@ -48,9 +48,8 @@ def end_clones(known: set[int]) -> None:
     for child in _children():
         if child not in known:
             name = _name(child)
-            if (
-                name.startswith("memfd:") or name.isdecimal()
-            ):  # as the kernel calls init until it executes
+            # As the kernel calls init until it executes.
+            if name.startswith("memfd:") or name.isdecimal():
                 posix.kill(child, signals.SIGKILL)
                 posix.waitpid(child, 0)
 
