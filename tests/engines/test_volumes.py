@@ -51,12 +51,13 @@ def test_propagation(engine: Engine, subtests: SubTests) -> None:
 @pytest.mark.parametrize("word", ["unbindable", "runbindable"])
 def test_unbindable(engine: Podman, word: str) -> None:
     """The propagations that podman has beyond docker's: whoever may mount inside cannot bind it elsewhere."""
-    place = f"{engine.env['HOME']}/unbindable"
+    place = f"{engine.env['HOME']}/{engine.new_name()}"
     engine.host(f"mkdir -m 777 {place}")
     script = "grep -c ' /mnt .* unbindable ' /proc/self/mountinfo; mount --bind /mnt /tmp 2>&1 || echo no"
     flags = ("--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined")
     lines = engine.shell(*flags, "--volume", f"{place}:/mnt:{word}", script=script)
-    assert (lines[0], lines[-1]) == ("1", "no"), lines
+    # crun 1.8.1 says nothing and leaves it as it was.
+    assert (lines[0], lines[-1]) == ("1", "no") or (engine.runtime, lines) == ("crun", ["0"]), lines
     assert engine.shell(*flags, "--volume", f"{place}:/mnt", script=script) == ["0"]
     engine.host(f"rmdir {place}")
 
