@@ -216,6 +216,49 @@ def test_unit_of_somebody_else_is_left_alone(
     assert "StopUnit" not in fake.calls
 
 
+@pytest.mark.parametrize("result", ["failed", "timeout", "done"])
+def test_failed_unit_is_reset(
+    rt: Runtime, bundle: Bundle, fake: FakeSystemd, scope: str, result: str
+) -> None:
+    """A stop that comes to another end than it should leaves a unit that failed: it is forgotten."""
+    container = create(rt, bundle, fake)
+
+    def stop(systemd: FakeSystemd, peer: Peer, message: Any) -> bool:
+        systemd.remove(message.body[0])
+        systemd.job(peer, message, message.body[0], result)
+        return True
+
+    fake.rules["StopUnit"] = stop
+    delete(container)
+    after = fake.calls[fake.calls.index("StopUnit") + 1 :]
+    assert after == ([] if result == "done" else ["ResetFailedUnit"])
+
+
+@pytest.mark.parametrize("name", ["NoSuchUnit", "UnitNotLoaded"])
+def test_unit_that_is_gone_does_not_keep_delete(
+    rt: Runtime, bundle: Bundle, fake: FakeSystemd, scope: str, name: str
+) -> None:
+    """systemd was quicker: the unit had ended with its last process."""
+    container = create(rt, bundle, fake)
+    fake.rules["StopUnit"] = refuse(f"{NAME}.{name}", "Unit t-c.scope not loaded.")
+    delete(container)
+    assert not list(rt.root.glob("[!.]*"))
+
+
+def test_refused_stop_can_be_repeated(
+    rt: Runtime, bundle: Bundle, fake: FakeSystemd, scope: str
+) -> None:
+    """delete tries twice, says why, keeps the container, and ends it when systemd is willing."""
+    container = create(rt, bundle, fake)
+    name = "org.freedesktop.DBus.Error.AccessDenied"
+    fake.rules["StopUnit"] = refuse(name, "Permission denied", times=2)
+    result = rt.call("delete", "--force", container.id)
+    result.failed(f"systemd: stop {scope}: permission denied", "polkit", code=1)
+    assert container.status == "stopped"
+    delete(container)
+    assert not fake.units
+
+
 def test_killed_while_systemd_thinks(
     rt: Runtime, bundle: Bundle, fake: FakeSystemd, scope: str
 ) -> None:

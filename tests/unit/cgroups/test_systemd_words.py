@@ -371,6 +371,18 @@ def test_controller_that_is_not_delegated(tmp_path: Path) -> None:
     assert error.pointer == "/linux/resources/cpu/quota"
 
 
+@pytest.mark.parametrize("where", ["/", "/user.slice/own.scope", "/a.slice/x.scope/below"])
+def test_a_process_that_is_not_in_its_unit(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Never taken for the container's cgroup, all of which `delete` kills."""
+    monkeypatch.setattr(systemd_unit.Unit, "start", lambda *_: None)
+    monkeypatch.setattr(systemd.hierarchy, "membership", lambda _: [("", where)])
+    unit = systemd_unit.Unit("x.scope", "a.slice", False)
+    manager = systemd.SystemdV2(unit, "/nonexistent", "/a.slice/x.scope", None)
+    with pytest.raises(errors.Error, match=f"did not move container init into x.scope: .* {where}"):
+        manager.attach(7)
+    assert manager.path == "/a.slice/x.scope"
+
+
 def test_state_round_trip(tmp_path: Path) -> None:
     """What a killed create had only planned counts as asked for."""
     unit = systemd_unit.Unit("x.scope", "a.slice", False)
