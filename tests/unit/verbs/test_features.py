@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from pytest_subtests import SubTests
 
-from ociruntime import errors
+from ociruntime import cgroups, errors
+from ociruntime.cgroups import systemd_unit
+from ociruntime.cgroups.resources import v1_writes, v2_writes
 from ociruntime.commands import features
-from ociruntime.host import libseccomp
-from ociruntime.plan import mount_options
+from ociruntime.host import libseccomp, resctrl
+from ociruntime.plan import mount_options, ops
 from ociruntime.spec import validate
-from tests.unit.plan.builders import config, create
+from tests.unit.host.fake_resctrl import FakeResctrl
+from tests.unit.plan.builders import config, create, facts, found
 
 DOCUMENT = features.document()
 LINUX: dict[str, Any] = DOCUMENT["linux"]
@@ -152,8 +155,99 @@ def test_annotations_that_change_what_happens(repository: Path) -> None:
     assert set(listed) == acted_upon
 
 
-def test_switches() -> None:
-    assert LINUX["intelRdt"] == {"enabled": True, "schemata": True, "monitoring": True}
-    assert LINUX["netDevices"] == {"enabled": True}
+def test_flags_follow_the_kernel_and_architectures_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: Linux 5.19; LoongArch and SuperH: libseccomp 2.6."""
+    late = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+    for version, there in (((5, 18), False), ((5, 19), True), ((6, 1), True)):
+        monkeypatch.setattr(features.probe, "kernel_version", lambda _, found=version: found)
+        flags = features._seccomp("2.5.4")["supportedFlags"]
+        assert (late in flags) is there, version
+        assert set(flags) | {late} == set(libseccomp.FLAGS)
+    new = {"SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_SH"}
+    for library, there in (("2.5.4", False), ("2.6.0", True), ("3.0", True)):
+        assert (new <= set(features._seccomp(library)["archs"])) is there, library
+    assert features._seccomp("") == {"enabled": False}
+
+
+def test_capabilities() -> None:
+    """Every one of this kernel's, in the kernel's order; each is granted."""
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    names = LINUX["capabilities"]
+    assert len(set(names)) == len(names) > last
+    for number in (0, 12, last):
+        sets = {key: [names[number]] for key in ("bounding", "effective", "permitted")}
+        plan = create(config(process={"capabilities": sets}))
+        assert 1 << number in found(plan, ops.CAPS)[-1], names[number]
+
+
+def made(spec: dict[str, Any], **host: Any) -> Any:
+    """The plan of a config that is accepted."""
+    assert accepted(spec)
+    return create(spec, facts(**host))
+
+
+def rdt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **properties: Any) -> set[str]:
+    """What a class of service on the fake tree consists of."""
+    assert accepted(config(linux={"intelRdt": properties}))
+    tree = FakeResctrl(tmp_path / "resctrl").install(monkeypatch)
+    group = resctrl.decide(properties, "c1")
+    group.create(properties)
+    assert group.path == str(tree.top / "c1")
+    return {path for path, _ in tree.writes} | ({"monitoring"} if group.monitor else set())
+
+
+def drivers(tmp_path: Path) -> dict[str, bool]:
+    """Which cgroup managers there are, by asking for one on made-up hosts."""
+    mounts = {"v1": "cgroup cgroup rw,memory", "v2": "cgroup2 cgroup2 rw"}
+    out = {}
+    for name, kind in mounts.items():
+        root, proc = tmp_path / name, tmp_path / f"proc-{name}"
+        place = root / "memory" if name == "v1" else root
+        place.mkdir(parents=True)
+        for file in ("cgroup.procs", *(["cgroup.controllers"] if name == "v2" else [])):
+            (place / file).touch()
+        (proc / "self").mkdir(parents=True)
+        (proc / "self/cgroup").write_text("4:memory:/\n" if name == "v1" else "0::/\n")
+        (proc / "self/mountinfo").write_text(f"32 31 0:29 / {place} rw - {kind}\n")
+        where = {"root": str(root), "proc": str(proc)}
+        out[name] = cgroups.manager("cgroupfs", "/x", "c1", rootless=False, **where).mode == name
+        for key, euid in (("systemd", 0), ("systemdUser", 1000)):
+            unit = cgroups.manager("systemd", None, "c1", rootless=None, euid=euid, **where)
+            out[key] = unit.to_state()["user"] is (key == "systemdUser")
+    return out
+
+
+def test_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is what a config that uses it comes to."""
+    monkeypatch.setattr(systemd_unit, "SYSTEM_DIR", "/")  # root's: the host was booted with systemd
+    limits = {"rdma": {"mlx5_0": {"hcaHandles": 3}}}
+    assert accepted(config(linux={"resources": limits}))
+    writes = (v2_writes(limits, lambda name: ""), v1_writes(limits, lambda controller, name: ""))
+    rdma = all(write[-3] == "rdma.max" for found in writes for write in found)
+    assert {**drivers(tmp_path), "rdma": rdma} == LINUX["cgroup"]
+
+    spec = config(linux={"netDevices": {"eth0": {"name": "lan"}}})
+    assert LINUX["netDevices"] == {"enabled": ops.TAG_NETWORK in made(spec).syncs}
+
+    maps = [{"containerID": 0, "hostID": 7000, "size": 10}]
+    entry = {"destination": "/v", "source": "/src", "options": ["bind"]}
+    entry |= {"uidMappings": maps, "gidMappings": maps}
+    assert maps in made(config(mounts=[entry])).binds[0][8]
     assert LINUX["mountExtensions"] == {"idmap": {"enabled": True}}
-    assert LINUX["cgroup"] == dict.fromkeys(("v1", "v2", "systemd", "systemdUser", "rdma"), True)
+
+    properties = {"schemata": ["L3:0=f"], "enableMonitoring": True}
+    parts = rdt(tmp_path, monkeypatch, **properties)
+    assert LINUX["intelRdt"] == {
+        "enabled": True,
+        "schemata": "c1/schemata" in parts,
+        "monitoring": "monitoring" in parts,
+    }
+
+    for name, host, value in (
+        ("apparmorProfile", "apparmor", "some"),
+        ("selinuxLabel", "selinux", "u:r:t:s0"),
+    ):
+        plan = made(config(process={name: value}), **{host: True})
+        assert LINUX[host] == {"enabled": f"/process/{name}" in plan.origins}, name
