@@ -80,7 +80,7 @@ def test_what_is_asked(running: Container, criu: Criu) -> None:
 
 def test_switches(running: Container, criu: Criu) -> None:
     names = "tcp-established ext-unix-sk shell-job file-locks auto-dedup link-remap leave-running"
-    names += " tcp-skip-in-flight"
+    names += " tcp-skip-in-flight lazy-pages"
     values = ["--manage-cgroups-mode", "full", "--network-lock=skip", "--empty-ns", "network"]
     values += ["--page-server", "127.0.0.1:99"]
     checkpoint(running, criu, *(f"--{name}" for name in names.split()), *values).ok()
@@ -355,6 +355,27 @@ def test_restore_is_asked_and_undone(rt: Runtime, bundle: Bundle, criu: Criu) ->
     assert (bundle.path / "rootfs/new/data").is_dir(), "the place of the mount was made"
     assert "no inventory" in (bundle.path / "work/restore.log").read_text()
     container.verb("state").failed("container does not exist")
+
+
+def test_switches_of_restore(rt: Runtime, bundle: Bundle, criu: Criu) -> None:
+    """Every option of restore that criu has as well."""
+    bundle.args("sleep").write()
+    image = bundle.path / "image"
+    image.mkdir()
+    (image / "inventory.img").touch()
+    criu.set("log", "x")
+    names = "tcp-established ext-unix-sk shell-job file-locks lazy-pages auto-dedup tcp-close"
+    values = {"lsm-profile": "apparmor:x", "lsm-mount-context": "system_u:object_r:x:s0"}
+    flags = ["--bundle", str(bundle.path), "--image-path", str(image), "--detach"]
+    flags += [f"--{name}" for name in names.split()]
+    flags += [f"--{name}={value}" for name, value in values.items()]
+    flags += ["--manage-cgroups-mode=strict", "--network-lock=nftables", "--empty-ns=network"]
+    rt.call("restore", *flags, rt.track(bundle).id, env=criu.env).failed("criu failed")
+    opts = criu.options(wire.RESTORE)
+    assert all(opts[name.replace("-", "_")] == 1 for name in names.split())
+    assert {name: opts[name.replace("-", "_")] for name in values} == values
+    assert (opts["manage_cgroups_mode"], opts["network_lock"]) == (5, 2)
+    assert opts["empty_ns"] == 0x40000000
 
 
 def test_mountpoints_stay_in_the_root(rt: Runtime, bundle: Bundle, criu: Criu) -> None:

@@ -172,6 +172,20 @@ def test_refused(rt: Runtime, bundle: Bundle, entry: dict[str, Any], text: str) 
     assert container.proc("mountinfo") == before
 
 
+def test_without_a_mount_namespace(rt: Runtime, bundle: Bundle, source: Path) -> None:
+    """The mounts would be the host's."""
+    bundle.without_namespace("mount")
+    bundle.config["mounts"] = []
+    for name in ("maskedPaths", "readonlyPaths"):
+        bundle.linux.pop(name, None)
+    container = rt.create(bundle.args("sleep"))
+    before = Path("/proc/self/mountinfo").read_text()
+    for action in ("add", "remove"):
+        result = change(container, action, bind(source, "/mnt"))
+        result.failed("no mount namespace of its own", code=1)
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
 def test_what_is_no_mount(rt: Runtime, bundle: Bundle) -> None:
     container = rt.create(bundle.args("sleep"))
     change(container, "remove", {"destination": "/etc"}).failed("is not a mount point", code=1)

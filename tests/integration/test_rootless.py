@@ -283,6 +283,33 @@ def test_verbs_without_a_cgroup(ordinary: Runtime, bundle: Bundle) -> None:
         call(ordinary, bundle, "delete", "--force", "less-9")
 
 
+def test_verbs_that_need_root_say_so(ordinary: Runtime, bundle: Bundle) -> None:
+    """criu and the mounts of a running container; what is asked for does not happen, the container goes on."""
+    if ordinary.kind != "ociruntime":
+        pytest.skip("texts are ours")
+    bundle.args("sleep")
+    mount = bundle.path / "mount.json"
+    mount.write_text('{"destination": "/mnt", "source": "/tmp", "options": ["bind"]}')
+    mount.chmod(0o644)
+    try:
+        assert call(ordinary, bundle, "create", "less-11").returncode == 0
+        assert call(ordinary, bundle, "start", "less-11").returncode == 0
+        for words, text in (
+            (["mounts", "add", "less-11", str(mount)], "run it as root of the host"),
+            (["checkpoint", "less-11"], "checkpoint needs root"),
+            (["restore", "less-12"], "restore needs root"),
+        ):
+            result = call(ordinary, bundle, *words)
+            assert result.returncode == 1 and text in result.stdout, result.stdout
+        assert not (bundle.path / "checkpoint").exists()
+        state = json.loads(call(ordinary, bundle, "state", "less-11").stdout)
+        assert state["status"] == "running"
+        mounts = Path(f"/proc/{state['pid']}/mountinfo").read_text()
+        assert not any(line.split()[4] == "/mnt" for line in mounts.splitlines())
+    finally:
+        call(ordinary, bundle, "delete", "--force", "less-11")
+
+
 @pytest.mark.parametrize("word", ["true", "false", "auto"])
 def test_the_rootless_option(ordinary: Runtime, bundle: Bundle, word: str) -> None:
     """false: that no cgroup can be made is an error, as for root."""
