@@ -329,6 +329,8 @@ def test_stats(tree: Tree) -> None:
             "cpu.stat": "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_periods 1\nnr_throttled 4\n"
             "throttled_usec 6\n",
             "cpu.pressure": "some avg10=1.50 avg60=0.00 avg300=0.00 total=77\n",
+            "io.pressure": "some avg10=0.00 avg60=2.00 avg300=0.10 total=5\n"
+            "full avg10=0.00 avg60=0.00 avg300=0.00 total=3\n",
             "cpuset.cpus.effective": "0-2,5\n",
             "cpuset.mems.effective": "0\n",
             "memory.current": "1000\n",
@@ -355,6 +357,10 @@ def test_stats(tree: Tree) -> None:
         "throttledTime": 6000,
     }
     assert got["cpu"]["psi"] == {"some": {"avg10": 1.5, "avg60": 0.0, "avg300": 0.0, "total": 77}}
+    assert got["blkio"]["psi"] == {
+        "some": {"avg10": 0.0, "avg60": 2.0, "avg300": 0.1, "total": 5},
+        "full": {"avg10": 0.0, "avg60": 0.0, "avg300": 0.0, "total": 3},
+    }
     assert got["cpuset"] == {"cpus": [0, 1, 2, 5], "mems": [0]}
     memory = got["memory"]
     assert memory["usage"] == {"limit": 2**64 - 1, "usage": 1000, "max": 2000, "failcnt": 9}
@@ -363,6 +369,9 @@ def test_stats(tree: Tree) -> None:
     assert memory["cache"] == 7
     assert memory["raw"]["sock"] == 1
     assert "psi" not in memory
+    line = "some avg10=0.00 avg60=0.00 avg300=0.00 total=9\n"
+    tree.leaf("/x", {"memory.pressure": line})
+    assert made.stats()["memory"]["psi"]["some"]["total"] == 9
     assert got["pids"] == {"current": 3, "limit": 0}
     assert got["blkio"]["ioServiceBytesRecursive"] == [
         {"major": 8, "minor": 0, "op": "Read", "value": 10},

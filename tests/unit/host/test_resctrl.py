@@ -9,7 +9,7 @@ import pytest
 from fake_resctrl import FakeResctrl
 
 from ociruntime import errors
-from ociruntime.host import resctrl
+from ociruntime.host import resctrl, resctrl_stats
 
 
 @pytest.fixture
@@ -171,3 +171,60 @@ def test_a_task_that_is_gone(tree: FakeResctrl, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(resctrl.files, "write", gone)
     group.assign((12,))
+
+
+ATTRIBUTES = {
+    "info/L3/cbm_mask": "7\n",
+    "info/L3/min_cbm_bits": "1\n",
+    "info/L3/num_closids": "16\n",
+    "info/MB/bandwidth_gran": "10\n",
+    "info/MB/delay_linear": "1\n",
+    "info/MB/min_bandwidth": "10\n",
+    "info/MB/num_closids": "8\n",
+    "mon_groups/c1/mon_data/mon_L3_00/llc_occupancy": "4096\n",
+    "mon_groups/c1/mon_data/mon_L3_00/mbm_local_bytes": "11\n",
+    "mon_groups/c1/mon_data/mon_L3_00/mbm_total_bytes": "22\n",
+    "mon_groups/c1/mon_data/mon_L3_01/llc_occupancy": "Unavailable\n",
+    "mon_groups/c1/mon_data/mon_L3_01/mbm_local_bytes": "33\n",
+    "mon_groups/c1/mon_data/mon_sub_L3_00/llc_occupancy": "7\n",
+    "mon_data/mon_L3_00/llc_occupancy": "99\n",
+}
+
+
+def test_figures(tree: FakeResctrl) -> None:
+    """Of the monitoring group where there is one, in the layout of runc's events; what counts nothing is left out."""
+    group = made({"closID": "gold", "schemata": ["L3:0=f"], "enableMonitoring": True})
+    for name, text in ATTRIBUTES.items():
+        path = tree.top / name.replace("mon_groups/c1", "gold/mon_groups/c1")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = resctrl_stats.stats(group.path, group.monitor)
+    assert "L3:0=f" in found.pop("schemata").splitlines()
+    assert found == {
+        "l3_cache_info": {"cbm_mask": "7", "min_cbm_bits": 1, "num_closids": 16},
+        "mem_bw_info": {
+            "bandwidth_gran": 10,
+            "delay_linear": 1,
+            "min_bandwidth": 10,
+            "num_closids": 8,
+        },
+        "l3_cache_schema": "L3:0=f",
+        "l3_cache_schema_root": "L3:0=ff;1=ff",
+        "mem_bw_schema": "MB:0=100;1=100",
+        "mem_bw_schema_root": "MB:0=100;1=100",
+        "mbm_stats": [
+            {"mbm_total_bytes": 22, "mbm_local_bytes": 11},
+            {"mbm_local_bytes": 33},
+        ],
+        "cmt_stats": [{"llc_occupancy": 4096}],
+    }
+    of_the_root = resctrl_stats.stats(str(tree.top), "")
+    assert of_the_root["cmt_stats"] == [{"llc_occupancy": 99}]
+    assert of_the_root["l3_cache_schema"] == of_the_root["l3_cache_schema_root"]
+
+
+def test_figures_of_a_processor_that_monitors_nothing(tree: FakeResctrl) -> None:
+    group = made({"l3CacheSchema": "L3:0=f"})
+    found = resctrl_stats.stats(group.path, group.monitor)
+    assert not {"cmt_stats", "mbm_stats", "l3_cache_info", "mem_bw_info"} & set(found)
+    assert resctrl_stats.stats(str(tree.top / "gone"), "")["schemata"] == ""

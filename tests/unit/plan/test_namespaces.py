@@ -195,6 +195,11 @@ ONE_GROUP = [{"containerID": 0, "hostID": 1000, "size": 1}]
         ({"privileged": False, "euid": 1000, "egid": 1000}, MAPPINGS, False),
         ({"privileged": False, "euid": 0, "egid": 1000}, ONE_GROUP, False),
         ({}, ONE_GROUP, False),
+        # a namespace above has switched it off: no map brings it back
+        ({"no_setgroups": True}, MAPPINGS, True),
+        ({"privileged": False, "euid": 0, "egid": 0, "no_setgroups": True}, MAPPINGS, True),
+        # a single subordinate id goes through newgidmap, which leaves it allowed
+        ({"privileged": False, "euid": 1000, "egid": 77}, ONE_GROUP, False),
     ],
 )
 def test_setgroups(host: dict[str, int], mappings: list[dict[str, int]], denied: bool) -> None:
