@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -208,22 +208,6 @@ def test_root_is_not_the_hosts(rt: Runtime, bundle: Bundle) -> None:
 # --- idmapped mounts
 
 
-def idmap_works(path: Path) -> bool:
-    """Whether the kernel can idmap the file system of `path`."""
-    program = shutil.which("mount") or "mount"
-    target = path / "idmap-probe"
-    target.mkdir()
-    run = subprocess.run(
-        [program, "--bind", "-o", "X-mount.idmap=0:100000:10", path, target],
-        capture_output=True,
-        check=False,
-    )
-    if run.returncode == 0:
-        subprocess.run(["umount", target], check=True)
-    target.rmdir()
-    return run.returncode == 0
-
-
 @pytest.mark.known("runc", "1.1.5 has no idmapped mounts")
 @pytest.mark.parametrize("option", [["idmap"], []])
 def test_idmapped_bind(rt: Runtime, bundle: Bundle, option: list[str]) -> None:
@@ -249,6 +233,37 @@ def test_idmap_by_the_containers_user_namespace(rt: Runtime, bundle: Bundle) -> 
     source = volume(bundle)
     bundle.mount("/mnt", "bind", str(source), "bind", "idmap")
     assert "uid=0 gid=0" in rt.run(bundle.args("stat", "/mnt/file")).ok().out
+
+
+@pytest.fixture
+def below(rt: Runtime, bundle: Bundle) -> Iterator[Path]:
+    """A folder with another one bound on its sub folder (in this process's mount namespace)."""
+    path = volume(bundle)
+    (path / "inner").mkdir()
+    subprocess.run(["mount", "--bind", volume(bundle, "other"), path / "inner"], check=True)
+    yield path
+    subprocess.run(["umount", path / "inner"], check=True)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("option", "inner"), [("idmap", False), ("ridmap", True)])
+def test_id_map_of_a_tree(
+    rt: Runtime, bundle: Bundle, below: Path, option: str, inner: bool, own: bool
+) -> None:
+    """`ridmap` maps the mounts below as well, `idmap` leaves them alone; by its own map or the container's."""
+    if rt.kind != "ociruntime":
+        pytest.skip("1.1.5 has no idmapped mounts; 1.8.1 takes the mappings in its own form")
+    host = 2000
+    if not own:
+        bundle.user_namespace()
+    bundle.mount("/mnt", "bind", str(below), "rbind", option)
+    if own:
+        for key in ("uidMappings", "gidMappings"):
+            bundle.mounts[-1][key] = [{"containerID": 0, "hostID": host, "size": 1}]
+    out = rt.run(bundle.args("stat", "/mnt/file", "/mnt/inner/file")).ok().out
+    owners = [word for line in out.splitlines() for word in line.split() if word[:4] == "uid="]
+    mapped, plain = (f"uid={host}", "uid=0") if own else ("uid=0", "uid=65534")
+    assert owners == [mapped, mapped if inner else plain]
 
 
 @pytest.mark.known("runc", "1.1.5 has no idmapped mounts")
