@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import Bundle, Runtime
+from tests.integration.harness import Bundle, Runtime, poll
 
 pytestmark = [
     pytest.mark.root,
@@ -63,7 +63,25 @@ def test_a_failing_hook_gives_it_back(rt: Runtime, bundle: Bundle, device: str) 
     assert addresses(shown(device)) == {"10.77.8.2", "2001:db8::8"}
 
 
-def test_it_is_inside_with_all_it_had(rt: Runtime, bundle: Bundle, device: str) -> None:
+@pytest.fixture
+def pod() -> Iterator[str]:
+    """A network namespace that somebody else holds."""
+    with subprocess.Popen(["unshare", "-n", "sleep", "1000"]) as holder:
+        path = f"/proc/{holder.pid}/ns/net"
+        own = os.stat("/proc/self/ns/net").st_ino
+        poll(lambda: os.stat(path).st_ino != own, "no namespace")
+        yield path
+        holder.kill()
+
+
+@pytest.mark.parametrize("case", ["new", "joined", "in a user namespace"])
+def test_it_is_inside_with_all_it_had(
+    rt: Runtime, bundle: Bundle, device: str, pod: str, case: str
+) -> None:
+    if case == "joined":
+        bundle.without_namespace("network").namespace("network", pod)
+    elif case != "new":
+        bundle.user_namespace()
     bundle.linux["netDevices"] = {device: {"name": "net0"}}
     container = rt.create(bundle.args("sleep")).start()
     command = ["nsenter", "-t", str(container.pid), "-n", "ip", "-j", "addr", "show", "dev", "net0"]
@@ -72,6 +90,17 @@ def test_it_is_inside_with_all_it_had(rt: Runtime, bundle: Bundle, device: str) 
     assert "UP" in link["flags"]
     run = subprocess.run(["ip", "link", "show", "dev", device], capture_output=True, check=False)
     assert run.returncode != 0
+
+
+def test_a_failed_create_takes_it_back_from_a_pod(
+    rt: Runtime, bundle: Bundle, device: str, pod: str
+) -> None:
+    """That namespace goes on: the device would stay in it under its new name."""
+    bundle.without_namespace("network").namespace("network", pod)
+    bundle.linux["netDevices"] = {device: {"name": "net0"}}
+    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/false"}]}
+    rt.try_create(bundle.args("sleep")).result.failed(code=1)
+    assert addresses(shown(device)) == {"10.77.8.2", "2001:db8::8"}
 
 
 def test_the_error_names_the_device(rt: Runtime, bundle: Bundle, device: str) -> None:

@@ -239,8 +239,11 @@ class Listener:
 
     RECV, SEND = 0xC0502100, 0xC0182101
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, anew: bool = False) -> None:
+        """``anew``: in the place of another one."""
         self.server = socket.socket(socket.AF_UNIX)
+        if anew:
+            path.unlink()
         self.server.bind(str(path))
         self.server.listen()
         self.server.settimeout(15 * PATIENCE)
@@ -319,6 +322,26 @@ def test_notify_of_calls_that_init_makes(rt: Runtime, bundle: Bundle, listener: 
     bundle.linux["seccomp"]["syscalls"] = [rule("NOTIFY", "getpriority"), rule("NOTIFY", "mkdirat")]
     container = rt.create(bundle.args("syscall", str(GETPRIORITY), ";", "sleep")).start()
     container.wait_out("= 4242")
+
+
+def test_notify_of_exec(rt: Runtime, bundle: Bundle, listener: Listener) -> None:
+    """A process of exec is the container's as well: its calls wait for the same agent (config-linux.md "seccomp")."""
+    if rt.kind != "ociruntime":
+        pytest.skip("with 1.1.5 and 1.8.1 the call of exec waits for ever: the agent is not told")
+    container = rt.create(bundle.args("syscall", str(GETPRIORITY), ";", "sleep")).start()
+    container.wait_out("= 4242")
+    agent = Listener(bundle.path / "agent.sock", anew=True)
+    try:
+        result = container.exec("syscall", str(GETPRIORITY))
+    finally:
+        agent.close()
+    assert "= 4242" in result.ok().out
+    agent.thread.join(5 * PATIENCE)
+    assert (agent.count, listener.count) == (1, 1)
+    assert agent.state["fds"] == ["seccompFd"]
+    assert agent.state["metadata"] == "some data"
+    assert agent.state["pid"] != container.pid == agent.state["state"]["pid"]
+    assert agent.state["state"]["status"] == "running"
 
 
 def test_notify_without_a_listener_there(rt: Runtime, bundle: Bundle) -> None:
