@@ -331,16 +331,19 @@ def test_notify_of_exec(rt: Runtime, bundle: Bundle, listener: Listener) -> None
     container = rt.create(bundle.args("syscall", str(GETPRIORITY), ";", "sleep")).start()
     container.wait_out("= 4242")
     agent = Listener(bundle.path / "agent.sock", anew=True)
+    pid_file = bundle.path / "exec.pid"
     try:
-        result = container.exec("syscall", str(GETPRIORITY))
+        flags = ["--detach", "--pid-file", str(pid_file)]
+        container.exec("syscall", str(GETPRIORITY), flags=flags).ok()
+        agent.thread.join(5 * PATIENCE)  # until the process has ended
     finally:
         agent.close()
-    assert "= 4242" in result.ok().out
-    agent.thread.join(5 * PATIENCE)
+    assert not agent.thread.is_alive()
     assert (agent.count, listener.count) == (1, 1)
     assert agent.state["fds"] == ["seccompFd"]
     assert agent.state["metadata"] == "some data"
-    assert agent.state["pid"] != container.pid == agent.state["state"]["pid"]
+    assert agent.state["pid"] == int(pid_file.read_text())
+    assert agent.state["state"]["pid"] == container.pid
     assert agent.state["state"]["status"] == "running"
 
 
