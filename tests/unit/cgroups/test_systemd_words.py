@@ -116,6 +116,10 @@ def v2(resources: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         ({"unified": {"pids.max": "x", "memory.max": "0", "cpuset.cpus": "0-"}}, {}),
         # the last word is unified's
         ({"pids": {"limit": 7}, "unified": {"pids.max": "9"}}, {"TasksMax": ("t", 9)}),
+        # what is of single devices is the kernel's alone
+        ({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 5}],
+                      "weightDevice": [{"major": 8, "minor": 0, "weight": 50}]}}, {}),
+        ({"cpu": {"quota": 100_000, "burst": 5}}, {"CPUQuotaPerSecUSec": ("t", 1_000_000)}),
         # need the cgroup's own files, and have no property
         ({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}], "rdma": {"x": {"hcaHandles": 1}}}, {}),
     ],
