@@ -143,8 +143,11 @@ class Manager:
     def kill_all(self, sig: int = SIGKILL) -> None:
         """Send a signal to every process of the cgroup. For SIGKILL none is left alive to fork another.
 
-        Frozen first, so that no process is missed, then thawed when it was not frozen before or is to die.
+        Frozen first, so that no process is missed, then thawed when it was not frozen before or is to die. Those of
+        the root are the host's, whoever has put it down as a container's. Raises errors.Error.
         """
+        if not self.path.strip("/"):
+            raise errors.Error("cgroup: the root cgroup is no container's: nothing in it is killed")
         found = self.pids()
         if not found:
             return

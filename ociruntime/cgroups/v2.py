@@ -370,7 +370,7 @@ class V2Manager(Manager):
     def kill_all(self, sig: int = SIGKILL) -> None:
         if not self._ours:
             return
-        if sig == SIGKILL:
+        if sig == SIGKILL and self.path.strip("/"):
             found = self.pids()
             if not found:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,22 @@ def test_removal_never_follows_links(tmp_path: Path) -> None:
     with pytest.raises(errors.Error):
         tree.remove(str(tmp_path / "mount"), "/x", 0, 0.0)
     assert canary.is_dir()
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_nothing_of_the_root_is_killed(tmp_path: Path, path: str) -> None:
+    """A state that names the root, for whatever reason, must not cost the host its processes."""
+    with subprocess.Popen(["sleep", "100"]) as child:
+        try:
+            (tmp_path / "cgroup.procs").write_text(f"{child.pid}\n")
+            (tmp_path / "cgroup.kill").touch()
+            state = {"mount": str(tmp_path), "path": path, "rootless": False}
+            for more in ({"mode": "v2", "made": 0}, {"mode": "v1", "at": [["", str(tmp_path), 0]]}):
+                manager = cgroups.from_state(state | more)
+                assert manager.pids() == [child.pid]
+                with pytest.raises(errors.Error, match="the root cgroup is no container's"):
+                    manager.kill_all()
+            assert child.poll() is None
+            assert (tmp_path / "cgroup.kill").read_text() == ""
+        finally:
+            child.kill()
