@@ -184,6 +184,43 @@ def test_wrong_annotation_asks_nobody(
     assert not fake.calls
 
 
+def test_update_asks_before_it_changes_anything(
+    rt: Runtime, bundle: Bundle, fake: FakeSystemd, scope: str
+) -> None:
+    """What systemd does not know it would undo: without it nothing is written."""
+    bundle.linux.setdefault("resources", {})["pids"] = {"limit": 30}
+    container = create(rt, bundle, fake)
+    away = fake.path.with_suffix(".away")
+    fake.path.rename(away)
+    environment = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent/bus"}
+    result = rt.call("update", "--pids-limit", "40", container.id, env=environment)
+    result.failed("systemd", code=1)
+    assert value(rt, "pids", "pids.max") == "30"
+    away.rename(fake.path)
+    rt.call("update", "--pids-limit", "40", container.id).ok()
+    assert value(rt, "pids", "pids.max") == "40"
+    delete(container)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_update_that_systemd_refuses(
+    rt: Runtime, bundle: Bundle, fake: FakeSystemd, scope: str, known: bool
+) -> None:
+    """A property that is unknown to an old systemd is left out; any other refusal is an error."""
+    bundle.linux.setdefault("resources", {})["pids"] = {"limit": 30}
+    container = create(rt, bundle, fake)
+    name = "org.freedesktop.DBus.Error." + ("InvalidArgs" if known else "PropertyReadOnly")
+    text = "TasksMax is out of range" if known else "Cannot set property TasksMax, or unknown."
+    fake.rules["SetUnitProperties"] = refuse(name, text)
+    result = rt.call("update", "--pids-limit", "40", container.id)
+    if known:
+        result.failed(f"systemd: update {scope}: TasksMax is out of range", code=1)
+    else:
+        result.ok()
+    assert value(rt, "pids", "pids.max") == "40"
+    delete(container)
+
+
 def state_of(active: str) -> Any:
     def answer(_: FakeSystemd, peer: Peer, message: Any) -> bool:
         from jeepney import new_method_return
