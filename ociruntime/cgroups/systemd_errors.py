@@ -56,8 +56,9 @@ def _listed(tried: Sequence[tuple[str, OSError]]) -> str:
 def failed(what: str, unit: Unit, exc: dbus.CallError) -> errors.Error:
     """A call that systemd, or the bus, has refused."""
     manager = "this user's systemd" if unit.user else "systemd"
-    text = exc.text[:1].lower() + exc.text[1:] if exc.text[1:2].islower() else exc.text
-    text = " ".join(text.split()).rstrip(".")
+    text = " ".join(exc.text.split()).rstrip(".")
+    if text.partition(" ")[0][1:].islower():  # no name of a property, which systemd writes TasksMax
+        text = text[:1].lower() + text[1:]
     message, hint = f"{manager}: {what}: {text or exc.name}", None
     if exc.name == dbus.TIMED_OUT:
         message = f"{manager}: {what}: no answer within {TIMEOUT:.0f} s"

@@ -96,6 +96,8 @@ def failed(name: str, text: str, *, user: bool = False) -> tuple[str, str]:
         (ERROR + "PropertyReadOnly", "no X, or unknown property", False, "no X", "this version of"),
         (ERROR + "Failed", "Two\nlines.", False, "systemd: start x.scope: two lines", ""),
         (ERROR + "Failed", "", False, f"systemd: start x.scope: {ERROR}Failed", ""),
+        (ERROR + "InvalidArgs", "TasksMax is out of range", False, "scope: TasksMax is out", ""),
+        (ERROR + "InvalidArgs", "Value of X is none", False, "scope: value of X", ""),
         (ERROR + "Failed", "CPU is busy", False, "systemd: start x.scope: CPU is busy", ""),
     ],
 )
