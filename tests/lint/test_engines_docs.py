@@ -11,7 +11,7 @@ from pytest_subtests import SubTests
 COLUMNS = {
     "podman": {"podman", "user-podman"},
     "dockerd": {"docker", "docker-remapped", "user-docker"},
-    "containerd: ctr, CRI": {"ctr", "cri", "cri2"},
+    "containerd: ctr, CRI": {"ctr", "cri", "cri2", "crio"},
     "buildah": {"buildah", "user-buildah"},
 }
 KINDS = set().union(*COLUMNS.values())

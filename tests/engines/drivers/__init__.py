@@ -9,6 +9,7 @@ from tests.engines.drivers.base import BUSYBOX, IMAGE, OURS, ROOTFS, Engine
 from tests.engines.drivers.buildah import Buildah, UserBuildah
 from tests.engines.drivers.containerd import Containerd
 from tests.engines.drivers.cri import Cri, Cri2
+from tests.engines.drivers.crio import Crio
 from tests.engines.drivers.docker import Docker, RemappedDocker, UserDocker
 from tests.engines.drivers.podman import Podman, UserPodman
 
@@ -22,6 +23,7 @@ __all__ = [
     "Containerd",
     "Cri",
     "Cri2",
+    "Crio",
     "Docker",
     "Engine",
     "Podman",
@@ -36,6 +38,6 @@ DRIVERS: dict[str, type[Engine]] = {
     driver.kind: driver
     for driver in (
         *(Podman, UserPodman, Docker, RemappedDocker, UserDocker),
-        *(Buildah, UserBuildah, Containerd, Cri, Cri2),
+        *(Buildah, UserBuildah, Containerd, Cri, Cri2, Crio),
     )
 }

@@ -469,7 +469,7 @@ class Container:
         [group] = [
             path
             for path in self.engine.world.groups()
-            if path.name in (self.id, f"cri-containerd-{self.id}.scope")
+            if path.name in (self.id, f"crio-{self.id}", f"cri-containerd-{self.id}.scope")
             and (controller in path.parts or path.parts[4].startswith(self.engine.world.name))
         ]
         return group
