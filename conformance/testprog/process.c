@@ -201,6 +201,8 @@ static int do_memhog(int argc, char **argv) {
     for (size_t i = 0; i < size; i += 4096)
         p[i] = 1;
     printf("touched %zu\n", size);
+    fflush(stdout);
+    sleep((unsigned)number(argc, argv, 2, 0));
     return 0;
 }
 
@@ -262,7 +264,7 @@ const struct verb process_verbs[] = {
     {"fork", do_fork, "COUNT"},
     {"spawn", do_spawn, "VERB..."},
     {"orphan", do_orphan, "SECONDS"},
-    {"memhog", do_memhog, "BYTES"},
+    {"memhog", do_memhog, "BYTES [SECONDS]"},
     {"exec", do_exec, "PATH ARG..."},
     {"fds", do_count_fds, ""},
     {"pid", do_pid, ""},

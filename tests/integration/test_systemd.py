@@ -305,6 +305,16 @@ def test_out_of_memory(rt: Runtime, bundle: Bundle, unit: str) -> None:
     gone(unit)
 
 
+def test_update_below_what_is_in_use(rt: Runtime, bundle: Bundle, unit: str) -> None:
+    """The kernel takes a limit by killing, and systemd forgets the unit in the midst of it."""
+    container = rt.create(bundle.args("memhog", str(64 * MIB), "60")).start()
+    container.wait_out("touched")
+    limit, swap = str(16 * MIB), ["--memory-swap", str(16 * MIB)]
+    rt.call("update", "--memory", limit, *swap, container.id).ok()
+    container.wait("stopped").delete().ok()
+    gone(unit)
+
+
 def test_killed_runtime(rt: Runtime, bundle: Bundle, unit: str) -> None:
     """kill -9 at several moments of create leaves no unit behind delete --force."""
     if rt.kind == "crun":
