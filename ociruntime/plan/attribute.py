@@ -74,6 +74,9 @@ def with_line(error: errors.Error, config: bytes, filename: str) -> errors.Error
     if pointer and not pointer.startswith("/process/args"):
         from ociruntime.spec.locate import line_of
 
+        where = place(pointer)
+        if where not in error.message:  # engines write config.json as one line
+            error.message = f"{where}: {error.message}"
         error.message = f"{filename}:{line_of(config, pointer)}: {error.message}"
         error.args = (error.message,)
     return error

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pytest_subtests import SubTests
 
+from ociruntime import errors
 from ociruntime.plan import attribute, ops, words
 from ociruntime.plan.ops import Plan
 from tests.unit.plan.builders import config, create, facts, with_users
@@ -184,6 +185,16 @@ def test_line() -> None:
     assert str(error) == error.message
     program = failed(plan, ops.FIND_EXE, "execve", ENOENT)
     assert attribute.with_line(program, data, "config.json").message.startswith("exec: ")
+
+
+def test_place_where_the_message_names_none() -> None:
+    """Engines write config.json as one line, which would say nothing."""
+    data = b'{"linux": {"resources": {"rdma": {"mlx5_0": {"hcaHandles": 3}}}}}'
+    for message in ("cannot set rdma.max", "linux.resources.rdma.mlx5_0: cannot set rdma.max"):
+        error = errors.Error(message, pointer="/linux/resources/rdma/mlx5_0")
+        attribute.with_line(error, data, "config.json")
+        wanted = "config.json:1: linux.resources.rdma.mlx5_0: cannot set rdma.max"
+        assert str(error) == error.message == wanted
 
 
 def test_names() -> None:
