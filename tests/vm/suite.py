@@ -2,7 +2,7 @@
 """The project's tests in virtual machines with systemd and cgroup v2: `make test-vm`.
 
 One machine for each user (root in a system service, an ordinary user in a service of its own session, root with SELinux
-in place of AppArmor) and kernel;
+in place of AppArmor, root on the hybrid tree of cgroup v1) and kernel;
 two machines run at the same time.  Each gets a copy of the tree, with what `make build` has made.  Prints what pytest
 prints there; the exit status is 1 when a test fails, 77 when no machine can be had.
 """
@@ -54,6 +54,7 @@ BOUNDED = {
         "tests/integration/test_systemd.py",
     ],
     "selinux": ["tests/integration/test_selinux.py"],
+    "hybrid": ["tests/integration/test_systemd_v1.py"],
 }
 ALL = {
     "root": ["tests/unit/cgroups", "tests/conformance", "tests/integration"],
@@ -64,6 +65,7 @@ ALL = {
         "tests/integration/test_systemd.py",
     ],
     "selinux": ["tests/integration/test_selinux.py"],
+    "hybrid": ["tests/integration/test_systemd_v1.py"],
 }
 
 
@@ -122,12 +124,12 @@ def kernels_there() -> list[str]:
 
 
 def choose(options: argparse.Namespace, kernels: list[str]) -> list[Job]:
-    """The jobs: all of users × kernels, or by default each user on one kernel and each kernel with one user."""
+    """The jobs: all of users × kernels, or by default each user on one kernel: an ordinary one on the newest."""
     jobs = []
-    for number, user in enumerate(options.user):
+    for user in options.user:
         chosen = kernels
         if not (options.all or options.kernels or options.arguments):
-            chosen = [kernels[number % len(kernels)]]
+            chosen = [kernels[-1 if user == "user" else 0]]
         for kernel in chosen:
             jobs.append(
                 Job(user, kernel, options.arguments or (ALL if options.all else BOUNDED)[user])
@@ -159,6 +161,8 @@ def run(job: Job, options: argparse.Namespace) -> Outcome:
         command.append("--user")
     elif job.user == "selinux":
         command.append("--selinux")
+    elif job.user == "hybrid":
+        command += ["--append", "systemd.unified_cgroup_hierarchy=0"]
     command += ["--", ".venv/bin/pytest", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0"]
     command += job.arguments
     log = options.results / f"{job.name}.log"

@@ -62,9 +62,9 @@ def _summary(text: str) -> list[str]:
 def test_each_user_and_each_kernel_has_its_turn() -> None:
     options = suite.parse([])
     jobs = [job.name for job in suite.choose(options, list(suite.KERNELS))]
-    assert jobs == ["root-stable", "user-backports", "selinux-stable"]
+    assert jobs == ["root-stable", "user-backports", "selinux-stable", "hybrid-stable"]
     jobs = [job.name for job in suite.choose(options, ["stable"])]
-    assert jobs == ["root-stable", "user-stable", "selinux-stable"]
+    assert jobs == ["root-stable", "user-stable", "selinux-stable", "hybrid-stable"]
     every = suite.choose(suite.parse(["--all"]), list(suite.KERNELS))
     assert {(job.user, job.kernel) for job in every} == {
         (user, kernel) for user in suite.BOUNDED for kernel in suite.KERNELS
