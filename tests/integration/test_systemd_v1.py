@@ -55,7 +55,7 @@ def test_scope(rt: Runtime, bundle: Bundle, unit: str) -> None:
     assert about["ControlGroup"] == f"/{found['name=systemd'].relative_to(ROOT / 'systemd')}"
     container.start().kill()
     container.wait().delete().ok()
-    assert not [path for path in found.values() if path.exists()]
+    assert not [path for path in found.values() if path.name == unit and path.exists()]
     gone(unit)
 
 
@@ -117,6 +117,7 @@ def test_out_of_memory(rt: Runtime, bundle: Bundle, unit: str) -> None:
     gone(unit)
 
 
+@pytest.mark.known("runc", "1.1.5 takes a cgroup in use, with a warning")
 def test_second_container_in_a_unit(rt: Runtime, bundle: Bundle, unit: str) -> None:
     first = rt.create(bundle).start()
     second = rt.try_create(bundle)
