@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from conformance.kit import PATIENCE
 from tests.faults import fuse
 from tests.faults.test_environment import one_line
 from tests.integration.conftest import MakeBundle
@@ -27,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="the kernel has no fuse"),
 ]
 
-LIMIT = 5.0  # seconds
+LIMIT = 5.0 * PATIENCE  # seconds
 
 
 @pytest.fixture

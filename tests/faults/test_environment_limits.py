@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from conformance.kit import PATIENCE
 from tests.faults.test_environment import one_line
 from tests.integration.harness import Bundle, Result, Runtime
 
 pytestmark = [pytest.mark.root]
 
-LIMIT = 5.0  # seconds that a call may take to fail
+LIMIT = 5.0 * PATIENCE  # seconds that a call may take to fail
 NO_FILES, NO_PROCESS = "Too many open files", "Resource temporarily unavailable"
 MIB = 1 << 20
 

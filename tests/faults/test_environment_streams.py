@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from conformance.kit import PATIENCE
 from tests.faults.test_environment import FULL, one_line
 from tests.integration.harness import Bundle, Container, Result, Runtime, alive, poll
 
 pytestmark = [pytest.mark.root]
 
 MAKING = ("create", "run --detach")
-LIMIT = 5.0  # seconds that a call may take to fail
+LIMIT = 5.0 * PATIENCE  # seconds that a call may take to fail
 STREAMS = [set(fds) for size in (1, 2, 3) for fds in itertools.combinations(range(3), size)]
 
 
@@ -190,15 +191,25 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 def interrupted(argv: list[str], delay: float, signum: signal.Signals, log: Path) -> int:
     """The exit status of a command that gets a signal after some seconds; what it says goes to ``log``."""
-    with (
-        log.open("wb") as err,
-        subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err
-        ) as process,
-    ):
+
+    def mind_it() -> None:  # a shell's background job ignores SIGINT, until the runtime begins
+        signal.signal(signum, signal.SIG_DFL)
+
+    with log.open("wb") as err:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=err,
+            preexec_fn=mind_it,
+        )
         time.sleep(delay)
         process.send_signal(signum)
-        return process.wait(LIMIT)
+        try:
+            return process.wait(LIMIT)
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize("signum", SIGNALS, ids=lambda signum: signum.name)
