@@ -152,8 +152,8 @@ def judge_words(fault: Fault, outcome: Outcome) -> list[str]:
     loader = ("load a part of the runtime: ", "cannot start: ")
     if fault.point.call == "mmap" and text.startswith(loader):
         return problems
-    # The messages themselves: what could not be sent cannot be told.
-    mute = fault.point.task and fault.point.call in ("sendmsg", "recvmsg")
+    # What could not be sent cannot be told, and who waits at the gate has nobody to tell.
+    mute = fault.point.task and fault.point.call in ("sendmsg", "recvmsg", "accept4")
     if fault.errno and not mute and os.strerror(fault.errno).lower() not in text.lower():
         problems.append(NAMELESS)
     return problems
