@@ -482,4 +482,4 @@ BROKEN: dict[str, tuple[str, Callable[[], None]]] = {
 
 def quiet() -> None:
     """What verbs print is of no interest."""
-    log._write = lambda fd, text: None
+    log._write_all = lambda fd, text: None

@@ -87,7 +87,7 @@ def plans(dice: random.Random) -> Plan:
 def test_runtime(native: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """The runtime's side: packets that no init would send."""
     monkeypatch.setattr(launch, "_KILL_TIMEOUT", 0.05)
-    monkeypatch.setattr("ociruntime.log._write", lambda fd, text: None)
+    monkeypatch.setattr("ociruntime.log._write_all", lambda fd, text: None)
     ends = {"refused": 0, "served": 0}
     for _ in range(ROUNDS):
         ours, theirs = native.channel_pair()
@@ -134,7 +134,7 @@ def test_strangers_are_not_adopted(native: Any) -> None:  # noqa: F811
 
 def test_start(native: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """What `start` reads over the gate."""
-    monkeypatch.setattr("ociruntime.log._write", lambda fd, text: None)
+    monkeypatch.setattr("ociruntime.log._write_all", lambda fd, text: None)
     container: Any = SimpleNamespace(data={"pid": os.getpid()}, document=lambda status: {})
     for _ in range(ROUNDS):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -93,6 +93,8 @@ def test_interrupted_it_leaves_nothing(phase: str) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # A shell's background job ignores it, and Python leaves it at that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     word = f"soak{process.pid}x"
