@@ -255,17 +255,17 @@ class SystemdV2(_Scope, V2Manager):
 
         writes = conversion.update_v2(resources or {}, self._read)
         self.unit.check_reachable()
-        warnings = V2Manager.apply(self, resources, update=True)
-        exact = self._read("cpu.max")
         try:
+            warnings = V2Manager.apply(self, resources, update=True)
+            exact = self._read("cpu.max")
             self.unit.set(conversion.of_v2(writes))
-        except errors.Error:
+            if exact and self._read("cpu.max") != exact:
+                files.write(self._leaf + "/cpu.max", exact)  # systemd had written a rounded one
+        except (errors.Error, OSError):
             if self.exists():
                 raise
             # Below what is in use memory.max kills, and a scope without processes is no more.
-            return [*warnings, "the container ended while it was updated"]
-        if exact and self._read("cpu.max") != exact:
-            files.write(self._leaf + "/cpu.max", exact)  # systemd had written its own, rounded one
+            return ["the container ended while it was updated"]
         return warnings
 
     def _failure(self, exc: OSError, target: Target) -> errors.Error:
