@@ -164,21 +164,26 @@ def kill_and_wait(container: state.Container) -> None:
                 manager.kill_all(signals.SIGKILL)
             elif container.frozen():
                 manager.thaw()
-        begin = _ocisys.monotonic()
-        looked = False
-        while not wait_exit(pidfd, _REAP_INTERVAL):
-            # The first process of a pid namespace ends after all others are reaped: some may be our own children.
-            _reap_all()
-            waited = _ocisys.monotonic() - begin
-            if waited > _LOOK_AFTER and not looked:
-                from ociruntime.host import stuck
+        if _reap_until_exit(pidfd, _LOOK_AFTER):
+            return
+        from ociruntime.host import stuck
 
-                stuck.check_asleep(container.data["pid"], manager.pids() if manager else ())
-                looked = True
-            if waited > _KILL_TIMEOUT:
-                raise errors.Error("container init still running")
+        stuck.check_asleep(container.data["pid"], manager.pids() if manager else ())
+        if not _reap_until_exit(pidfd, _KILL_TIMEOUT - _LOOK_AFTER):
+            raise errors.Error("container init still running")
     finally:
         posix.close(pidfd)
+
+
+def _reap_until_exit(pidfd: int, seconds: float) -> bool:
+    """wait_exit() of a killed init. The first process of a pid namespace ends after all others are reaped: some may be
+    our own children."""
+    deadline = _ocisys.monotonic() + seconds
+    while not wait_exit(pidfd, _REAP_INTERVAL):
+        _reap_all()
+        if _ocisys.monotonic() > deadline:
+            return False
+    return True
 
 
 def _reap_all() -> None:

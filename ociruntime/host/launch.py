@@ -165,17 +165,14 @@ class Init:
     def _never_executed(self) -> bool:
         """Whether a process that is ending was still init: by the command name that the kernel keeps.
 
-        Until execve it is that of the memory file (before Linux 6.14: the number of its descriptor), and before it has
-        executed that this process's own.
+        Before it has executed init this is this process's own.
         """
         from ociruntime.host import procfs
 
         name, exiting = procfs.last_words(self.pid)
         if not exiting:
             return False
-        if not (name.startswith("memfd:") or name.isdecimal()) and (
-            name != procfs.last_words(posix.getpid())[0]
-        ):
+        if not procfs.names_init(name) and name != procfs.last_words(posix.getpid())[0]:
             return False
         programs = [args[0] for code, _, _, args in self.plan.ops if code == ops.FIND_EXE]
         programs += [args[4] for code, _, _, args in self.plan.ops if code == ops.EXEC]

@@ -93,6 +93,12 @@ def open_pid(pid: int) -> int:
     return posix.open(f"/proc/{pid}", PATH)
 
 
+def names_init(name: str) -> bool:
+    """Whether it is the command name that init has until it executes the program: that of its memory file (before
+    Linux 6.14: the number of its descriptor)."""
+    return name.startswith("memfd:") or name.isdecimal()
+
+
 def last_words(pid: int) -> tuple[str, bool]:
     """(command name, whether it is exiting or a zombie) of a process; ("", True): there is none."""
     try:

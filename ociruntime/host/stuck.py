@@ -45,13 +45,12 @@ def end_clones(known: set[int]) -> None:
     As long as one is not reaped, the init of its pid namespace does not end. Of other children, which a shell may have
     left to this process, none is killed.
     """
+    from ociruntime.host import procfs
+
     for child in _children():
-        if child not in known:
-            name = _name(child)
-            # As the kernel calls init until it executes.
-            if name.startswith("memfd:") or name.isdecimal():
-                posix.kill(child, signals.SIGKILL)
-                posix.waitpid(child, 0)
+        if child not in known and procfs.names_init(_name(child)):
+            posix.kill(child, signals.SIGKILL)
+            posix.waitpid(child, 0)
 
 
 def check_asleep(init: int, pids: Iterable[int]) -> None:
@@ -60,10 +59,10 @@ def check_asleep(init: int, pids: Iterable[int]) -> None:
     asleep = [pid for pid in {init, *pids} if _state_of(f"/proc/{pid}") == "D"]
     for pid in sorted(asleep, key=lambda pid: pid != init):
         if _stays(lambda pid=pid: _state_of(f"/proc/{pid}") == "D"):  # type: ignore[misc]
-            place = _read(f"/proc/{pid}/wchan").strip("0\n")
+            place = _read(f"/proc/{pid}/wchan").strip()
             raise errors.Error(
                 f"container init still running: process {pid} ({_name(pid)}) is in uninterruptible sleep"
-                + (f", in {place} of the kernel" if place else ""),
+                + (f", in {place} of the kernel" if place not in ("", "0") else ""),
                 hint="it asked a file system or device that does not answer; delete again once it does",
             )
 
