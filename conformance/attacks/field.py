@@ -244,7 +244,7 @@ class Attack(Trial):
 
 def said(result: Result) -> str:
     """The words of a refusal, whole, without the wrapping of a log line and the hint after it."""
-    lines = [*(result.err.strip() or result.out.strip()).splitlines()]
+    lines = (result.err.strip() or result.out.strip()).splitlines()
     lines = [line for line in lines if not line.startswith("hint: ")]
     text = lines[-1] if lines else brief(result)
     return text.partition('msg="')[2].rstrip('"') or text

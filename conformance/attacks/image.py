@@ -206,8 +206,8 @@ def device_link(a: Attack) -> None:
     *("CVE-2026-55686", "CVE-2024-9676"),
 )
 def cwd_link(a: Attack) -> None:
-    for bundle in a.planted("work"):
-        bundle.process["cwd"] = "/work/new/folder"
+    for bundle in a.planted("workdir"):
+        bundle.process["cwd"] = "/workdir/new/folder"
         a.attempt(bundle, "sleep")
         a.intact()
 

@@ -137,12 +137,12 @@ def test_init_containers(engine: Cri) -> None:
     pod = engine.pod()
     volume = engine.world.path(f"/run/{engine.new_name()}")
     volume.mkdir()
-    mounts = [{"host_path": f"/run/{volume.name}", "container_path": "/work"}]
+    mounts = [{"host_path": f"/run/{volume.name}", "container_path": "/shared"}]
     for number in (1, 2):
-        pod.shell(f"echo {number} >>/work/list", mounts=mounts).ok()
+        pod.shell(f"echo {number} >>/shared/list", mounts=mounts).ok()
     failing = pod.shell("echo cannot >&2; exit 1", mounts=mounts)
     assert (failing.code, failing.err) == (1, "cannot\n")
-    assert pod.run("cat", "/work/list", mounts=mounts).ok().out == "1\n2\n"
+    assert pod.run("cat", "/shared/list", mounts=mounts).ok().out == "1\n2\n"
 
 
 def test_program_of_the_image(engine: Cri) -> None:

@@ -7,11 +7,9 @@ waited for, and to leave nothing once the file system answers or is given up.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import pytest
 from conformance.kit import PATIENCE
 from tests.faults import fuse
 from tests.faults.test_environment import one_line
+from tests.faults.test_stuck import in_time, letter
 from tests.integration.conftest import MakeBundle
 from tests.integration.harness import Bundle, Result, Runtime, poll
 
@@ -40,13 +39,6 @@ def hung(rt: Runtime, place: Path) -> Iterator[fuse.Fuse]:
         pytest.skip(f"no fuse: {exc}")
     yield system
     system.stop()
-
-
-@contextlib.contextmanager
-def in_time(seconds: float = LIMIT) -> Iterator[None]:
-    before = time.monotonic()
-    yield
-    assert time.monotonic() - before < seconds
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["given up", "killed"])
@@ -85,10 +77,6 @@ def test_bind_source(
     container.verb("state").failed("does not exist")
 
 
-def asleep(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "D"
-
-
 def stays(result: Result, pid: int) -> None:
     """`delete --force` said which process does not end, and why."""
     line = one_line(result, "container init still running: ", f"process {pid} (")
@@ -104,7 +92,7 @@ def test_init_cannot_die(rt: Runtime, bundle: Bundle, hung: fuse.Fuse) -> None:
     hung.hang(fuse.FLUSH)
     with in_time():
         container.kill("KILL").ok()
-    poll(lambda: asleep(container.pid), "it is not stuck")
+    poll(lambda: letter(container.pid) == "D", "it is not stuck")
     with in_time():
         assert container.status in ("running", "stopped")
         rt.call("list").ok()

@@ -201,11 +201,18 @@ def test_criu_that_hangs(running: Container, criu: Criu) -> None:
     running.exec("exit", "0").ok()
 
 
+def empty_image(bundle: Bundle) -> Path:
+    """The bundle written, and in it what restore takes for a checkpoint."""
+    bundle.write()
+    image = bundle.path / "image"
+    image.mkdir()
+    (image / "inventory.img").touch()
+    return image
+
+
 def test_restore_that_hangs(rt: Runtime, bundle: Bundle, criu: Criu) -> None:
     """Nothing is left."""
-    bundle.args("sleep").write()
-    (bundle.path / "image").mkdir()
-    (bundle.path / "image/inventory.img").touch()
+    empty_image(bundle.args("sleep"))
     criu.set("mode", "hang")
     container = rt.track(bundle)
     result = in_process(container, criu, "restore", "--bundle", str(bundle.path), "--detach")
@@ -215,10 +222,7 @@ def test_restore_that_hangs(rt: Runtime, bundle: Bundle, criu: Criu) -> None:
 
 def restored(rt: Runtime, bundle: Bundle, criu: Criu) -> Container:
     """A container whose restored process sleeps; `result` is that of restore."""
-    bundle.args("sleep").write()
-    image = bundle.path / "image"
-    image.mkdir()
-    (image / "inventory.img").touch()
+    image = empty_image(bundle.args("sleep"))
     criu.set("mode", "restore")
     container = rt.track(bundle)
     flags = ["--bundle", str(bundle.path), "--image-path", str(image), "--detach"]
@@ -333,10 +337,7 @@ def test_restore_is_asked_and_undone(rt: Runtime, bundle: Bundle, criu: Criu) ->
         entry for entry in bundle.linux["namespaces"] if entry["type"] != "network"
     ]
     bundle.linux["namespaces"].append({"type": "network", "path": f"/proc/{os.getpid()}/ns/net"})
-    bundle.args("sleep").write()
-    image = bundle.path / "image"
-    image.mkdir()
-    (image / "inventory.img").touch()
+    image = empty_image(bundle.args("sleep"))
     (image / "descriptors.json").write_text('["/dev/null", "pipe:[5]", "pipe:[5]"]')
     criu.set("log", "(00.1) Error (criu/cr-restore.c:1): no inventory\n")
     container = rt.track(bundle)
@@ -359,10 +360,7 @@ def test_restore_is_asked_and_undone(rt: Runtime, bundle: Bundle, criu: Criu) ->
 
 def test_switches_of_restore(rt: Runtime, bundle: Bundle, criu: Criu) -> None:
     """Every option of restore that criu has as well."""
-    bundle.args("sleep").write()
-    image = bundle.path / "image"
-    image.mkdir()
-    (image / "inventory.img").touch()
+    image = empty_image(bundle.args("sleep"))
     criu.set("log", "x")
     names = "tcp-established ext-unix-sk shell-job file-locks lazy-pages auto-dedup tcp-close"
     values = {"lsm-profile": "apparmor:x", "lsm-mount-context": "system_u:object_r:x:s0"}
@@ -383,9 +381,8 @@ def test_mountpoints_stay_in_the_root(rt: Runtime, bundle: Bundle, criu: Criu) -
     outside = bundle.path / "outside"
     outside.mkdir()
     (bundle.path / "rootfs/way").symlink_to(outside)
-    bundle.mount("/way/data", "bind", str(bundle.path), "bind").args("sleep").write()
-    (bundle.path / "image").mkdir()
-    (bundle.path / "image/inventory.img").touch()
+    bundle.mount("/way/data", "bind", str(bundle.path), "bind").args("sleep")
+    empty_image(bundle)
     criu.set("log", "x")
     container = rt.track(bundle)
     flags = ["--bundle", str(bundle.path), "--image-path", str(bundle.path / "image")]
@@ -395,10 +392,7 @@ def test_mountpoints_stay_in_the_root(rt: Runtime, bundle: Bundle, criu: Criu) -
 
 @pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1]"])
 def test_broken_descriptors(rt: Runtime, bundle: Bundle, criu: Criu, text: str) -> None:
-    bundle.args("sleep").write()
-    image = bundle.path / "image"
-    image.mkdir()
-    (image / "inventory.img").touch()
+    image = empty_image(bundle.args("sleep"))
     (image / "descriptors.json").write_text(text)
     container = rt.track(bundle)
     flags = ["--bundle", str(bundle.path), "--image-path", str(image), "-d"]
