@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
+
+_known: set[int] = set()  # children that were there before, or were reported
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +39,25 @@ def pytest_runtest_logfinish() -> None:
     """crun 1.8 gives its standard input to the container's user, /dev/null of the machine as well: take it back."""
     if os.geteuid() == 0 and os.stat(os.devnull).st_uid != 0:
         os.chown(os.devnull, 0, 0)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """No test leaves a running child to those that follow.  Engines run as long as their tests do."""
+    from conformance.kit import poll
+    from tests.integration.hostlib import children
+
+    yield
+
+    def running() -> dict[int, str]:
+        return {p: text for p, text in children().items() if p not in _known and " Z " not in text}
+
+    if "engine" not in getattr(item, "fixturenames", ()):
+        with contextlib.suppress(TimeoutError):
+            poll(lambda: not running(), "children", timeout=2)
+        left = running()
+        _known.update(left)  # each fails one test
+        assert not left, f"left running: {left}"
 
 
 @pytest.fixture(scope="session")

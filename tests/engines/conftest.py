@@ -21,6 +21,7 @@ COMMON = tuple(kind for kind, driver in DRIVERS.items() if driver.common)
 CONTROLS = None if os.environ.get("OCIRUNTIME_TEST_CONTROLS") == "all" else 1
 NEEDS = ("unshare", "nsenter", "setpriv", "tini", "ip")
 _serial = itertools.count(1)
+_started: list[Engine] = []
 # (engine, runtime, test) → the outcomes of its phases
 _outcomes: dict[tuple[str, str, str], set[str]] = {}
 
@@ -90,6 +91,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     path = shutil.which(runtime) if runtime != OURS else runtime_path()
     assert path is not None
     made = DRIVERS[kind](f"engines{os.getpid()}x{next(_serial)}", runtime, Path(path).absolute())
+    _started.append(made)
     try:
         yield made
     finally:
@@ -115,13 +117,15 @@ def pytest_runtest_teardown(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, None, None]:
     """The last engine does not run on while other tests run."""
-    made = getattr(item, "funcargs", {}).get("engine")
     yield
-    if made is None or (nextitem is not None and "engine" in _params(nextitem)):
+    if "engine" not in _params(item) or (nextitem is not None and "engine" in _params(nextitem)):
         return
+    # A control that failed has a second try; pytest-rerunfailures counts them from 1.
     outcomes = _outcomes[(*_params(item)["engine"], item.nodeid)]
-    if made.ours or "failed" not in outcomes:  # a control that failed may have a second try
-        made.close()
+    second = getattr(item, "execution_count", 1) > 1
+    if "failed" not in outcomes or second or _params(item)["engine"][1] == OURS:
+        for made in _started:  # its finalizer may be lost: a second try forgets them
+            made.close()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -38,7 +38,7 @@ def pod(engine: Podman, *flags: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        engine.call("pod", "rm", "--force", "--time", "0", name).ok()
+        engine.remove_pods(name)
 
 
 def flags_within(engine: Podman, pod: str, *flags: str) -> tuple[str, ...]:

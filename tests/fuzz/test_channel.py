@@ -21,6 +21,7 @@ from ociruntime.host import launch
 from ociruntime.plan import ops
 from ociruntime.plan.encode import encode
 from ociruntime.plan.ops import Plan
+from tests.leaks import nothing_left
 from tests.native.conftest import compiler, init_program, native  # noqa: F401 (fixtures)
 from tests.native.kit import Machine, Running, shell
 
@@ -31,17 +32,10 @@ DICE = random.Random(os.environ.get("FUZZ_SEED", "1"))
 LIMIT = 5.0  # seconds; a machine may be busy
 
 
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    before = descriptors()
-    yield
-    assert descriptors() == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+def clean() -> Iterator[None]:
+    with nothing_left():
+        yield
 
 
 def packet(dice: random.Random) -> bytes:

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+from tests.leaks import nothing_left
 from tests.native.kit import BUSYBOX, Machine
 
 APPLETS = (
@@ -80,11 +81,8 @@ def init_program(repository: Path, compiler: str, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def machine(native: ModuleType, init_program: str) -> Iterator[Machine]:
     """Starts plans; no descriptor and no child may be left after the test."""
-    before = set(os.listdir("/proc/self/fd"))
-    yield Machine(native, init_program)
-    assert set(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    with nothing_left():
+        yield Machine(native, init_program)
 
 
 @pytest.fixture

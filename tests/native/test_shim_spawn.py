@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 from pytest_subtests import SubTests
 
+from tests.leaks import nothing_left
 from tests.native.kit import BUSYBOX, NEWNS, NEWPID, NEWUSER, NEWUTS
 from tests.native.spawn_kit import O_PATH, cgroup2_roots, spawn
 
@@ -78,7 +79,6 @@ def test_spawn_failures(native: ModuleType, tmp_path: Path, subtests: SubTests) 
     program = os.open(text, O_PATH)
     good = os.open(BUSYBOX, O_PATH)
     rubbish = os.open("/dev/full", os.O_WRONLY)
-    before = sorted(os.listdir("/proc/self/fd"))
     cases: list[tuple[str, int, list[int], dict[str, object], int]] = [
         ("execveat of init", program, [], {}, errno.ENOEXEC),
         ("execveat of init", rubbish, [], {}, errno.EACCES),
@@ -89,14 +89,12 @@ def test_spawn_failures(native: ModuleType, tmp_path: Path, subtests: SubTests) 
         ("clone3", good, [], {"cgroup_fd": rubbish}, errno.EBADF),
         ("write to the tasks of a cgroup", good, [], {"join_fds": [rubbish]}, errno.ENOSPC),
     ]
-    for step, executable, fds, options, number in cases:
-        with subtests.test(f"{step} {number}"):
-            with pytest.raises(OSError) as caught:
-                native.spawn(executable, 3, fds, argv=("x",), **options)
-            assert (caught.value.filename, caught.value.errno) == (step, number)
-    assert sorted(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    with nothing_left():
+        for step, executable, fds, options, number in cases:
+            with subtests.test(f"{step} {number}"):
+                with pytest.raises(OSError) as caught:
+                    native.spawn(executable, 3, fds, argv=("x",), **options)
+                assert (caught.value.filename, caught.value.errno) == (step, number)
     for fd in (program, good, rubbish):
         os.close(fd)
 

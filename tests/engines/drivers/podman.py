@@ -51,9 +51,15 @@ class Podman(Engine):
         self.env["PODMAN_IGNORE_CGROUPSV1_WARNING"] = "1"  # podman 5 would warn in each answer
 
     def tidy(self) -> None:
-        # With each runtime it may meet its own clean-up after the end of a container: "shm: busy".
-        command = ("rm", "--force", "--all", "--time", "0")
-        poll(lambda: self.call(*command).code == 0, "podman cannot remove its containers")
+        self.remove_pods("--all")
+        self._insist("rm", "--force", "--all", "--time", "0")
+
+    def remove_pods(self, *which: str) -> None:
+        self._insist("pod", "rm", "--force", "--time", "0", *which)
+
+    def _insist(self, *command: str) -> None:
+        """With each runtime podman may meet its own clean-up after the end of a container: "shm: busy"."""
+        poll(lambda: self.call(*command).code == 0, f"podman cannot {command}")
 
     def remove_pods_parent(self) -> None:
         """podman puts the pods of `kube play` below a cgroup of its own, which it leaves."""

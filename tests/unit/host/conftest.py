@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ociruntime import hotpath
+from tests.leaks import nothing_left
 
 sys.path.insert(0, str(Path(__file__).parent))  # for what several tests share
 
@@ -27,9 +28,5 @@ def native() -> None:
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
     """No descriptor and no child is left."""
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    after = set(os.listdir("/proc/self/fd"))
-    assert after == before, [os.readlink(f"/proc/self/fd/{fd}") for fd in after - before]
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    with nothing_left():
+        yield

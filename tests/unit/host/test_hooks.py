@@ -12,6 +12,7 @@ import pytest
 
 from ociruntime import errors, log
 from ociruntime.host import hooks
+from tests.leaks import nothing_left
 
 STATE = json.dumps({"id": "x", "status": "creating", "pid": 1}).encode()
 
@@ -34,17 +35,10 @@ def failure(hook: dict[str, object], cwd: Path) -> str:
     return caught.value.message
 
 
-def open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> object:
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    with nothing_left():
+        yield
 
 
 def test_state_on_stdin_cwd_and_args(tmp_path: Path) -> None:
