@@ -59,6 +59,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.foreground",
     "ociruntime.host",
     "ociruntime.host.console",
+    "ociruntime.host.fuse",
     "ociruntime.host.hooks",
     "ociruntime.host.idmap",
     "ociruntime.host.launch",

@@ -41,6 +41,7 @@ def run(call: Call) -> int:
     if action == "add":
         for index, entry in enumerate(entries):
             source = probe.absolute(options.bundle, entry.get("source") or "")
+            probe.check_fuse([(source, f"/{index}/source")])
             facts.sources[index] = probe.source_kind(source)
         _add(container, hotplug.compile_add(entries, facts, options), known)
     else:

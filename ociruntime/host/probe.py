@@ -78,15 +78,21 @@ def gather(
     userns = facts.in_userns
     for namespace in linux.get("namespaces") or ():
         userns = userns or namespace["type"] == "user"
-    mounts = spec.get("mounts") or ()
-    for index, mount in enumerate(mounts):
+    paths = [(facts.rootfs, "/root/path")]
+    sources: list[tuple[int, str]] = []
+    for index, mount in enumerate(spec.get("mounts") or ()):
         if mount.get("type") == "cgroup":
             from ociruntime import cgroups
 
             facts.cgroup_mode = cgroups.detect()
             facts.cgroup_mounts = cgroups.mount_facts()
         elif mount.get("source") and is_bind(mount):
-            facts.sources[index] = source_kind(absolute(bundle, mount["source"]))
+            source = absolute(bundle, mount["source"])
+            sources.append((index, source))
+            paths.append((source, f"/mounts/{index}/source"))
+    check_fuse(paths)
+    for index, source in sources:
+        facts.sources[index] = source_kind(source)
     if userns:
         for name in _DEFAULT_DEVICES:
             facts.devices[f"/dev/{name}"] = device_error(f"/dev/{name}")
@@ -109,6 +115,24 @@ def is_bind(mount: dict[str, Any]) -> bool:
     """Whether a mounts[] entry is a bind mount: by its options or, as crun has it, by type alone."""
     options = mount.get("options") or ()
     return "bind" in options or "rbind" in options or mount.get("type") == "bind"
+
+
+def check_fuse(paths: list[tuple[str, str]]) -> None:
+    """Raises errors.Error for one of (path, pointer) in a file system in user space that does not answer.
+
+    Only where there may be such a thing: of what is behind file systems the kernel lists those of servers and of
+    networks with the major number 0.
+    """
+    try:
+        names = posix.listdir("/sys/class/bdi")
+    except OSError:
+        return
+    for name in names:
+        if name[:2] == "0:" or name[-8:] == "-fuseblk":
+            from ociruntime.host import fuse
+
+            fuse.check(paths)
+            return
 
 
 def source_kind(path: str) -> str | int:

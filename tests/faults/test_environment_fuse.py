@@ -1,8 +1,8 @@
 """File systems that do not answer, and processes in state D because of them.
 
 Whoever asks such a file system cannot be killed once its server has taken the request (fuse(4)), and whoever waits for
-that process waits as long: no runtime changes that. What ours can do: not to wait where it need not, to say what it
-waited for, and to leave nothing once the file system answers or is given up.
+that process waits as long. So ours lets another process ask, does not wait where it need not, says what it waited for,
+and leaves nothing once the file system answers or is given up.
 """
 
 from __future__ import annotations
@@ -41,40 +41,62 @@ def hung(rt: Runtime, place: Path) -> Iterator[fuse.Fuse]:
     system.stop()
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["given up", "killed"])
 @pytest.mark.parametrize("operation", [fuse.LOOKUP, fuse.GETATTR], ids=["LOOKUP", "GETATTR"])
-def test_bind_source(
-    rt: Runtime, make_bundle: MakeBundle, hung: fuse.Fuse, operation: int, killed: bool
+@pytest.mark.parametrize("what", ["source", "rootfs"])
+def test_create(
+    rt: Runtime, make_bundle: MakeBundle, hung: fuse.Fuse, operation: int, what: str
 ) -> None:
-    """`create` waits with it; nobody else does."""
-    other = rt.create(make_bundle().args("sleep")).start()
+    """It does not ask itself: whoever does would wait with the file system, and nobody could end it."""
     bundle = make_bundle()
     source = str(hung.path / "file")
-    mount = {"destination": "/x", "type": "bind", "source": source, "options": ["bind"]}
-    bundle.config["mounts"].append(mount)
+    if what == "rootfs":
+        bundle.config["root"]["path"] = source
+        pointer = "root.path"
+    else:
+        mount = {"destination": "/x", "type": "bind", "source": source, "options": ["bind"]}
+        bundle.config["mounts"].append(mount)
+        pointer = f"mounts[{len(bundle.config['mounts']) - 1}]"
+    hung.hang(operation)
+    with in_time():
+        result = rt.try_create(bundle).result
+    one_line(result, pointer, source, f"the fuse file system at {hung.path} does not answer")
+    with in_time():
+        rt.call("list").ok()
+    assert hung.hangs
+
+
+def test_create_is_killed(rt: Runtime, make_bundle: MakeBundle, hung: fuse.Fuse) -> None:
+    """While it waits for the file system; other verbs do not wait for either."""
+    other = rt.create(make_bundle().args("sleep")).start()
+    bundle = make_bundle()
+    mount = {"destination": "/x", "type": "bind", "source": str(hung.path / "file")}
+    bundle.config["mounts"].append({**mount, "options": ["bind"]})
     bundle.write()
     container = rt.track(bundle)
     argv = rt.argv("create", "--bundle", str(bundle.path), container.id)
-    hung.hang(operation)
+    hung.hang(fuse.LOOKUP)
     with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         poll(lambda: hung.hangs, "nobody asks")
         with in_time():
             assert other.id in rt.call("list", "--quiet").ok().lines
             container.verb("state")
+            process.kill()
+            process.communicate()
             container.delete("--force").ok()
             other.delete("--force").ok()
-        if killed:
-            process.kill()
-        hung.give_up()
-        _, err = process.communicate(timeout=LIMIT)
-    if killed:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        result = Result(argv, process.returncode, "", err)
-        one_line(result, f"mounts[{len(bundle.config['mounts']) - 1}]", source)
+    assert process.returncode == -signal.SIGKILL
+    hung.give_up()
     container.verb("state").failed("does not exist")
+
+
+def test_create_with_a_file_system_that_answers(
+    rt: Runtime, bundle: Bundle, hung: fuse.Fuse
+) -> None:
+    mount = {"destination": "/x", "type": "bind", "source": str(hung.path / "file")}
+    bundle.config["mounts"].append({**mount, "options": ["bind"]})
+    rt.create(bundle.args("exit", "0")).delete("--force").ok()
 
 
 def stays(result: Result, pid: int) -> None:
