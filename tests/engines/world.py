@@ -157,7 +157,9 @@ class World:
                 script = 'echo $$ >"$0/cgroup.procs"; exec "$@"'
                 enter += ["sh", "-e", "-c", script, str(self.session())]
             enter += ["setpriv", "--reuid", number, "--regid", number, "--clear-groups", "--"]
-        return [*enter, "env", "-i", *(f"{k}={v}" for k, v in env.items()), *command]
+        # A shell that started the tests in the background may have let SIGINT be ignored.
+        env_command = ["env", "--default-signal=INT,QUIT", "-i"]
+        return [*enter, *env_command, *(f"{k}={v}" for k, v in env.items()), *command]
 
     def session(self) -> Path:
         """A cgroup of the user's own systemd, from which an ordinary user may move processes to others."""
