@@ -33,6 +33,7 @@ HOT_MODULES: tuple[str, ...] = (
     "ociruntime.cgroups.systemd",
     "ociruntime.cgroups.systemd_annotations",
     "ociruntime.cgroups.systemd_errors",
+    "ociruntime.cgroups.systemd_io",
     "ociruntime.cgroups.systemd_properties",
     "ociruntime.cgroups.systemd_unit",
     "ociruntime.cgroups.tree",

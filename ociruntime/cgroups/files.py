@@ -51,6 +51,14 @@ def write(path: str, value: str) -> None:
         posix.close(fd)
 
 
+def put(path: str, value: str) -> None:
+    """As ``write``, for whom any failure is an error: errors.Error with the file, the value and the errno."""
+    try:
+        write(path, value)
+    except OSError as exc:
+        raise write_error(exc, path, value, None) from None
+
+
 def exists(path: str) -> bool:
     """Whether a path exists, as far as the caller may see."""
     return posix.access(path, posix.F_OK)

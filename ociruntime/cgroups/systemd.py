@@ -240,6 +240,10 @@ class SystemdV2(_Scope, V2Manager):
             missing = {name: pointer for name, pointer in needed.items() if name not in have}
             if missing:
                 self.enable(missing, every=False)
+        if "IOWeight" in {key for key, _, _ in properties} and self._read("io.bfq.weight"):
+            # systemd makes BFQ's weight of the property; which of the two there is could not be seen before
+            block = {"blockIO": resources.get("blockIO"), "unified": resources.get("unified")}
+            self.unit.set(conversion.of_v2(conversion.update_v2(block, self._read)))
         self.warnings = V2Manager.apply(self, resources)
         if self._delegate_uid is not None:
             self._delegate(self._delegate_uid)
@@ -257,11 +261,17 @@ class SystemdV2(_Scope, V2Manager):
         self.unit.check_reachable()
         try:
             warnings = V2Manager.apply(self, resources, update=True)
-            exact = self._read("cpu.max")
+            for name, word, pointer in writes:
+                if name == "cpu.idle" and word.strip() == "0":
+                    # CPUWeight= 0 was what systemd knew of it
+                    writes.append(("cpu.weight", self._read("cpu.weight") or "", pointer))
+                    break
+            before = [(name, self._read(name)) for name in conversion.REWRITTEN]
             self.unit.set(conversion.of_v2(writes))
-            if exact and self._read("cpu.max") != exact:
-                files.write(self._leaf + "/cpu.max", exact)  # systemd had written a rounded one
-        except (errors.Error, OSError):
+            for name, exact in before:
+                if exact is not None and self._read(name) != exact:
+                    files.put(f"{self._leaf}/{name}", exact.strip())
+        except errors.Error:
             if self.exists():
                 raise
             # Below what is in use memory.max kills, and a scope without processes is no more.
@@ -342,11 +352,12 @@ class SystemdV1(_Scope, V1Manager):
         writes = conversion.update_v1(resources or {}, self._read)
         self.unit.check_reachable()
         warnings = V1Manager.apply(self, resources, update=True)
-        place, name = self._place("cpu"), "cpu.cfs_quota_us"
-        exact = self._read("cpu", name)
+        before = [(*where, self._read(*where)) for where in conversion.REWRITTEN_V1]
         self.unit.set(conversion.of_v1(writes))
-        if place is not None and exact and self._read("cpu", name) != exact:
-            files.write(f"{place.leaf}/{name}", exact)  # systemd had written its own, rounded one
+        for controller, name, exact in before:
+            place = self._place(controller)
+            if place is not None and exact is not None and self._read(controller, name) != exact:
+                files.put(f"{place.leaf}/{name}", exact.strip())
         return warnings
 
     def delete(self) -> None:

@@ -1,7 +1,8 @@
-"""Writes to control files → properties of a systemd unit. Pure. Hot module.
+"""Writes to control files → properties of a systemd unit. Hot module.
 
-systemd.resource-control(5), org.freedesktop.systemd1(5). What has no property, or a value that none can hold, is
-written to the kernel alone: systemd leaves such files as they are.
+systemd.resource-control(5), org.freedesktop.systemd1(5). When a property changes, systemd writes all files that it
+knows of that controller, at `daemon-reload` those of all: a limit that it was not told of is gone then. A value that no
+property can hold is told as the next one that can; a file of which systemd knows nothing is left as it is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ _SET_MAX = 8192  # CPUs or memory nodes
 # of the resources, what needs the cgroup to be looked at before it can be converted, and has no property
 _WITHOUT_PROPERTY = ("hugepageLimits", "rdma", "devices")
 
+# What a change of properties may write again, which systemd holds not at all or not exactly.
+REWRITTEN = ("cpu.max", "pids.max", "memory.oom.group", "memory.zswap.writeback")
+REWRITTEN_V1 = (("cpu", "cpu.cfs_quota_us"), ("pids", "pids.max"))
+
 # file → (property, the least value that it takes)
 _SIZES = {
     "memory.min": ("MemoryMin", 0),
@@ -37,11 +42,17 @@ _SIZES = {
 }
 _WEIGHTS = {
     "cpu.weight": ("CPUWeight", 1, 10_000),
-    "io.weight": ("IOWeight", 1, 10_000),
     "cpu.shares": ("CPUShares", 2, 262_144),
     "blkio.weight": ("BlockIOWeight", 10, 1_000),
     "blkio.bfq.weight": ("BlockIOWeight", 10, 1_000),
 }
+# cpu.weight of cpu.weight.nice -20 to 19: the kernel's sched_prio_to_weight[] × 100 / 1024
+_NICE = (
+    *(8668, 7007, 5516, 4519, 3544, 2847, 2271, 1827, 1460, 1164),
+    *(932, 744, 596, 479, 381, 305, 244, 194, 155, 125),
+    *(100, 80, 64, 51, 41, 33, 27, 21, 17, 13),
+    *(11, 8, 7, 5, 4, 4, 3, 2, 2, 1),
+)  # fmt: skip
 _SETS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
 _UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -83,10 +94,24 @@ def of_v2(writes: Sequence[V2Write]) -> list[Property]:
             quota, _, period = value.strip().partition(" ")
             _cpu_max(quota, period, pointer, out)
         elif name == "cpu.idle":
-            if value == "1":
+            if value.strip() == "1":
                 out["CPUWeight"] = ("CPUWeight", ("t", 0), pointer)
-        elif name == "io.bfq.weight":
-            _bfq_weight(value, pointer, out)
+        elif name == "cpu.weight.nice":
+            word = value.strip()
+            if word.removeprefix("-").isdecimal() and -20 <= int(word) <= 19:
+                out["CPUWeight"] = ("CPUWeight", ("t", _NICE[int(word) + 20]), pointer)
+        elif name == "memory.oom.group":  # taken when the unit is made, by systemd 253
+            if value.strip() in ("0", "1"):
+                policy = "kill" if value.strip() == "1" else "continue"
+                out["OOMPolicy"] = ("OOMPolicy", ("s", policy), pointer)
+        elif name == "memory.zswap.writeback":  # systemd 256
+            if value.strip() in ("0", "1"):
+                key = "MemoryZSwapWriteback"
+                out[key] = (key, ("b", value.strip() == "1"), pointer)
+        elif name.startswith("io."):
+            from ociruntime.cgroups.systemd_io import of_write
+
+            of_write(name, value, pointer, out)
         else:
             _simple(name, value, pointer, out)
     return list(out.values())
@@ -114,11 +139,11 @@ def _simple(name: str, value: str, pointer: str, out: dict[str, Property]) -> No
     if name in _SIZES:
         key, least = _SIZES[name]
         size = _size(value)
-        if size is not None and size >= least:
-            out[key] = (key, ("t", size), pointer)
+        if size is not None:
+            out[key] = (key, ("t", max(size, least)), pointer)
     elif name in _WEIGHTS:
         key, least, most = _WEIGHTS[name]
-        word = value.removeprefix("default ").strip()
+        word = value.strip()
         if word.isdecimal() and least <= int(word) <= most:
             out[key] = (key, ("t", int(word)), pointer)
     elif name in _SETS:
@@ -152,16 +177,6 @@ def _cpu_max(quota: str, period: str, pointer: str, out: dict[str, Property]) ->
         length = int(period) if period.isdecimal() and int(period) > 0 else _CPU_PERIOD
         per_second = -(-int(quota) * 1_000_000 // (length * _CPU_STEP)) * _CPU_STEP
         out["CPUQuotaPerSecUSec"] = ("CPUQuotaPerSecUSec", ("t", per_second), pointer)
-
-
-def _bfq_weight(value: str, pointer: str, out: dict[str, Property]) -> None:
-    """io.bfq.weight 1 to 1,000; systemd makes it of IOWeight= 1 to 10,000 (both: 100 is the default)."""
-    word = value.removeprefix("default ").strip()
-    if word.isdecimal() and 1 <= int(word) <= 1000:
-        weight = int(word)
-        if weight > 100:
-            weight = 100 + (weight - 100) * 11
-        out["IOWeight"] = ("IOWeight", ("t", weight), pointer)
 
 
 def bitmask(text: str) -> bytes | None:

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ociruntime import errors
-from ociruntime.cgroups import systemd, systemd_annotations, systemd_properties, systemd_unit
+from ociruntime.cgroups import (
+    systemd,
+    systemd_annotations,
+    systemd_io,
+    systemd_properties,
+    systemd_unit,
+)
 
 MAX = (1 << 64) - 1
 
@@ -100,8 +106,8 @@ def v2(resources: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         ({"memory": {"limit": -1}}, {"MemoryMax": ("t", MAX)}),
         ({"pids": {"limit": 7}}, {"TasksMax": ("t", 7)}),
         ({"pids": {"limit": -1}}, {"TasksMax": ("t", MAX)}),
-        # TasksMax= takes no 0: the kernel's file alone has it
-        ({"pids": {"limit": 0}}, {}),
+        # TasksMax= takes no 0: the next one, which lets nothing be made either
+        ({"pids": {"limit": 0}}, {"TasksMax": ("t", 1)}),
         ({"blockIO": {"weight": 10}}, {"IOWeight": ("t", 1)}),
         (
             {"unified": {"memory.high": "64M", "memory.min": "max"}},
@@ -112,13 +118,29 @@ def v2(resources: dict[str, Any]) -> dict[str, tuple[str, Any]]:
             {"CPUQuotaPerSecUSec": ("t", 500_000), "CPUQuotaPeriodUSec": ("t", 40_000)},
         ),
         ({"unified": {"io.weight": "default 7"}}, {"IOWeight": ("t", 7)}),
-        ({"unified": {"io.weight": "8:0 7", "memory.oom.group": "1"}}, {}),
-        ({"unified": {"pids.max": "x", "memory.max": "0", "cpuset.cpus": "0-"}}, {}),
+        ({"unified": {"io.weight": "8:0 7\n8:16 default\ndefault 8"}},
+         {"IODeviceWeight": ("a(st)", [("/dev/block/8:0", 7)]), "IOWeight": ("t", 8)}),
+        ({"unified": {"memory.oom.group": "1"}}, {"OOMPolicy": ("s", "kill")}),
+        ({"unified": {"memory.oom.group": "0\n"}}, {"OOMPolicy": ("s", "continue")}),
+        ({"unified": {"memory.zswap.writeback": "0"}}, {"MemoryZSwapWriteback": ("b", False)}),
+        ({"unified": {"cpu.weight.nice": "5"}}, {"CPUWeight": ("t", 33)}),
+        ({"unified": {"cpu.weight.nice": "-20"}}, {"CPUWeight": ("t", 8668)}),
+        ({"unified": {"cpu.weight.nice": "20", "cpu.idle": "0"}}, {}),
+        ({"unified": {"pids.max": "x", "cpuset.cpus": "0-", "io.max": "8: rbps=1"}}, {}),
+        ({"unified": {"memory.max": "0"}}, {"MemoryMax": ("t", 1)}),
+        ({"unified": {"io.max": "8:0 rbps=5  wiops=max\n8:16 rbps=6\n8:0 rbps=7 x=1"}},
+         {"IOReadBandwidthMax": ("a(st)", [("/dev/block/8:0", 7), ("/dev/block/8:16", 6)]),
+          "IOWriteIOPSMax": ("a(st)", [("/dev/block/8:0", MAX)])}),
+        # of these systemd knows nothing
+        ({"unified": {"io.latency": "8:0 target=1", "misc.max": "x 1", "memory.swap.high": "5"}}, {}),
         # the last word is unified's
         ({"pids": {"limit": 7}, "unified": {"pids.max": "9"}}, {"TasksMax": ("t", 9)}),
-        # what is of single devices is the kernel's alone
         ({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 5}],
-                      "weightDevice": [{"major": 8, "minor": 0, "weight": 50}]}}, {}),
+                      "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 0}],
+                      "weightDevice": [{"major": 8, "minor": 0, "weight": 50}]}},
+         {"IOReadBandwidthMax": ("a(st)", [("/dev/block/8:0", 5)]),
+          "IOWriteIOPSMax": ("a(st)", [("/dev/block/8:0", MAX)]),
+          "IODeviceWeight": ("a(st)", [("/dev/block/8:0", 405)])}),
         ({"cpu": {"quota": 100_000, "burst": 5}}, {"CPUQuotaPerSecUSec": ("t", 1_000_000)}),
         # need the cgroup's own files, and have no property
         ({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}], "rdma": {"x": {"hcaHandles": 1}}}, {}),
@@ -126,6 +148,15 @@ def v2(resources: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 )  # fmt: skip
 def test_properties_v2(resources: dict[str, Any], expected: dict[str, Any]) -> None:
     assert v2(resources) == expected
+
+
+def test_a_device_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd would limit the disk below a dm device instead: that is left to the kernel's file."""
+    monkeypatch.setattr(
+        systemd_io.posix, "listdir", lambda path: ["sda"] if "/253:0/" in path else []
+    )
+    both = {"throttleReadBpsDevice": [{"major": 253, "minor": n, "rate": 5} for n in (0, 1)]}
+    assert v2({"blockIO": both}) == {"IOReadBandwidthMax": ("a(st)", [("/dev/block/253:1", 5)])}
 
 
 def test_wrong_values_are_refused_before_the_unit_is_made() -> None:
