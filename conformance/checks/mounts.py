@@ -61,13 +61,17 @@ def pairs(t: Trial) -> None:
         t.refused(f"{name} alone", bundle)
 
 
-def owners(t: Trial, *options: str, mapped: bool = True) -> list[str]:
-    """The owner of a file of root's in a mount with these options."""
-    source = t.volume()
+def owners(
+    t: Trial, *options: str, mapped: bool = True, files: tuple[str, ...] = ("file",)
+) -> list[str]:
+    """The owners of files of root's in a mount with these options, each as two words; `t.volume()`, if not there."""
+    source = t.bundle.path / "volume"
+    if not source.exists():
+        t.volume()
     t.bundle.mount("/mnt", "bind", str(source), *options)
     if mapped:
         t.bundle.mounts[-1] |= {"uidMappings": MAP, "gidMappings": MAP}
-    container = t.runtime.try_create(t.bundle.args("stat", "/mnt/file"))
+    container = t.runtime.try_create(t.bundle.args("stat", *(f"/mnt/{name}" for name in files)))
     if "EINVAL" in container.result.err or "nvalid argument" in container.result.err:
         raise Skip(f"the file system does not take id maps: {brief(container.result)}")
     t.claim(container.result.code == 0, "create succeeds", brief(container.result))

@@ -120,9 +120,19 @@ def copy_up(t: Trial) -> None:
 
 
 def id_map(option: str) -> Function:
+    """On a tree of two mounts of one file system, of which the inner one is mapped by the recursive option alone."""
+
     def holds(t: Trial) -> None:
-        kind = "rbind" if option == "ridmap" else "bind"
-        t.equal(mounts.owners(t, kind, option), ["uid=100000", "gid=100000"], "owner")
+        inner, other = t.volume() / "inner", t.volume("other")
+        inner.mkdir()
+        world.mount(str(other), inner, None, world.MS_BIND)
+        try:
+            seen = mounts.owners(t, "rbind", option, files=("file", "inner/file"))
+        finally:
+            world.umount(inner)
+        mapped, plain = ["uid=100000", "gid=100000"], ["uid=0", "gid=0"]
+        t.equal(seen[:2], mapped, "owner in the mount")
+        t.equal(seen[2:], mapped if option == "ridmap" else plain, "owner in the mount below")
 
     return holds
 

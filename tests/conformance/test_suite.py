@@ -96,6 +96,32 @@ def test_ours_as_an_ordinary_user(open_tree: None) -> None:
     assert sum(verdict == PASS for verdict in verdicts.values()) > 40
 
 
+# Takes one option of mounts for another.
+CONFUSED = """#!/bin/sh
+bundle=.
+for word; do
+    [ "$before" = --bundle ] && bundle=$word
+    before=$word
+done
+case " $* " in *" create "*) sed -i 's/"{option}"/"{taken_for}"/' $bundle/config.json ;; esac
+exec {real} "$@"
+"""
+
+
+@root_only
+@pytest.mark.parametrize(("option", "taken_for"), [("ridmap", "idmap"), ("idmap", "ridmap")])
+def test_it_looks_at_the_mounts_below(tmp_path: Path, option: str, taken_for: str) -> None:
+    """One that maps the ids of the top mount alone, and one that maps those of the mounts below too."""
+    script = tmp_path / "confused"
+    script.write_text(CONFUSED.format(option=option, taken_for=taken_for, real=ours()))
+    script.chmod(0o755)
+    for command, verdict in (ours(), PASS), (str(script), FAIL):
+        [outcome] = judge([command], f"5.{option}").outcomes
+        if outcome.verdict == SKIP:
+            pytest.skip(outcome.observed)
+        assert outcome.verdict == verdict, outcome.observed
+
+
 # Behaves as the real one does, and leaves something behind at every create.
 MESSY = """#!/bin/sh
 for id; do :; done
