@@ -1,6 +1,8 @@
-"""Block I/O, huge pages and RDMA of linux.resources. Pure. Hot module; see resources.py."""
+"""Block I/O, huge pages and RDMA of linux.resources. Pure but for the hint of an error. Hot module; see resources.py."""
 
 from __future__ import annotations
+
+import posix
 
 from ociruntime import errors
 
@@ -145,3 +147,16 @@ def rdma_writes(rdma: Mapping[str, Mapping[str, Any]]) -> list[V2Write]:
             raise errors.Error(f"invalid rdma device name {device!r}", pointer=pointer)
         out.append(("rdma.max", " ".join(words), pointer))
     return out
+
+
+def missing_device(name: str, root: str = "/sys/class/infiniband") -> str | None:
+    """The hint for ENODEV from a control file of single devices; None for any other file."""
+    if name == "rdma.max":
+        try:
+            found = sorted(posix.listdir(root))
+        except OSError:
+            found = []
+        return f"the host has no RDMA device of this name (there are: {' '.join(found) or 'none'})"
+    if name.startswith(("io.", "blkio.")):
+        return "the host has no such block device, or it is a partition: limits are those of a whole disk"
+    return None

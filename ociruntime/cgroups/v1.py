@@ -6,7 +6,7 @@ The container has a cgroup of the same path in every mounted hierarchy, named on
 from __future__ import annotations
 
 import posix
-from errno import EBUSY, ENOENT
+from errno import EBUSY, ENODEV, ENOENT
 
 import _ocisys
 
@@ -404,4 +404,8 @@ def _failure(exc: OSError, target: Target) -> errors.Error:
         hint = f"current usage {usage}, peak usage {peak}"
     elif exc.errno == ENOENT:
         hint = "this kernel does not offer the limit"
+    elif exc.errno == ENODEV:
+        from ociruntime.cgroups.resources_io import missing_device
+
+        hint = missing_device(name)
     return files.write_error(exc, name, value, pointer, hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posix
-from errno import EBUSY, ENOENT, EOPNOTSUPP
+from errno import EBUSY, ENODEV, ENOENT, EOPNOTSUPP
 
 import _ocisys
 
@@ -279,6 +279,10 @@ class V2Manager(Manager):
                 hint = "this kernel does not offer the limit"
             else:
                 hint = f"controller {controller} is not available here (there are: {' '.join(enabled)})"
+        elif exc.errno == ENODEV:
+            from ociruntime.cgroups.resources_io import missing_device
+
+            hint = missing_device(name)
         return files.write_error(exc, name, value, pointer, hint)
 
     def set_devices(
@@ -350,10 +354,7 @@ class V2Manager(Manager):
                 f"cannot freeze: the container has no cgroup: {self._leaf} does not exist",
                 hint=LACKING,
             )
-        try:
-            files.write(self._leaf + "/cgroup.freeze", value)
-        except OSError as exc:
-            raise files.write_error(exc, "cgroup.freeze", value, None) from None
+        files.put(self._leaf + "/cgroup.freeze", value)
 
     def forbid_forks(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +405,58 @@ def test_controller_that_is_not_delegated(tmp_path: Path) -> None:
     error = manager._failure(FileNotFoundError(2, "no"), target)
     assert "Delegate=cpu memory pids" in (error.hint or "")
     assert error.pointer == "/linux/resources/cpu/quota"
+
+
+def test_a_late_write_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What systemd has rounded is written again: an error there names the file, the value and the errno."""
+    scope = tmp_path / "x.scope"
+    scope.mkdir()
+    (scope / "cpu.max").write_text("50555 100000\n")
+    manager = systemd.SystemdV2(
+        systemd_unit.Unit("x.scope", "a.slice", False), str(tmp_path), "/x.scope", None
+    )
+    monkeypatch.setattr(systemd_unit.Unit, "check_reachable", lambda _: None)
+    monkeypatch.setattr(systemd_unit.Unit, "set", lambda *_: (scope / "cpu.max").unlink())
+    with pytest.raises(errors.Error) as caught:
+        manager.apply({}, update=True)
+    assert caught.value.message == (
+        f"cgroup: write 50555 100000 to {scope}/cpu.max: no such file or directory"
+    )
+    (scope / "cpu.max").write_text("50555 100000\n")
+    monkeypatch.setattr(systemd_unit.Unit, "set", lambda *_: shutil.rmtree(scope))
+    assert manager.apply({}, update=True) == ["the container ended while it was updated"]
+
+
+def test_what_systemd_has_rounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    exact = {"cpu.max": "50555 100000", "pids.max": "0", "memory.oom.group": "1"}
+    theirs = {"cpu.max": "51000 100000", "pids.max": "1", "memory.oom.group": "0"}
+
+    def write(texts: dict[str, str]) -> None:
+        for name, text in texts.items():
+            (tmp_path / name).write_text(text + "\n")
+
+    write(exact)
+    manager = systemd.SystemdV2(
+        systemd_unit.Unit("x.scope", "a.slice", False), str(tmp_path), "", None
+    )
+    monkeypatch.setattr(systemd_unit.Unit, "check_reachable", lambda _: None)
+    monkeypatch.setattr(systemd_unit.Unit, "set", lambda *_: write(theirs))
+    assert manager.apply({}, update=True) == []
+    assert {name: (tmp_path / name).read_text().strip() for name in exact} == exact
+
+
+def test_no_longer_idle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The weight that the kernel has then, in place of the 0 that means idle to systemd."""
+    told: list[Any] = []
+    (tmp_path / "cpu.idle").write_text("1\n")
+    (tmp_path / "cpu.weight").write_text("100\n")
+    manager = systemd.SystemdV2(
+        systemd_unit.Unit("x.scope", "a.slice", False), str(tmp_path), "", None
+    )
+    monkeypatch.setattr(systemd_unit.Unit, "check_reachable", lambda _: None)
+    monkeypatch.setattr(systemd_unit.Unit, "set", lambda _, properties: told.extend(properties))
+    manager.apply({"cpu": {"idle": 0}}, update=True)
+    assert told == [("CPUWeight", ("t", 100), "/linux/resources/cpu/idle")]
 
 
 @pytest.mark.parametrize("where", ["/", "/user.slice/own.scope", "/a.slice/x.scope/below"])

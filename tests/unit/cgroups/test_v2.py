@@ -13,7 +13,7 @@ import pytest
 from pytest_subtests import SubTests
 
 from ociruntime import cgroups, errors
-from ociruntime.cgroups import files, v2
+from ociruntime.cgroups import files, resources_io, v2
 from ociruntime.cgroups.v2 import V2Manager
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -380,3 +380,27 @@ def test_stats(tree: Tree) -> None:
     ]
     assert got["hugetlb"] == {"2MB": {"usage": 6, "max": 0, "failcnt": 3}}
     assert made.oom_kills() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("rdma.max", "no RDMA device of this name (there are: "),
+        ("io.max", "no such block device, or it is a partition"),
+        ("misc.max", None),
+    ],
+)
+def test_a_device_that_is_not_there(tree: Tree, name: str, hint: str | None) -> None:
+    target = (f"/x/{name}", "mlx5_0 hca_handle=1", "/linux/resources/rdma/mlx5_0")
+    error = tree.manager("/c")._failure(OSError(errno.ENODEV, "no"), target)
+    assert error.message == f"cgroup: write mlx5_0 hca_handle=1 to {name}: no such device"
+    assert error.pointer == "/linux/resources/rdma/mlx5_0"
+    assert hint is None if error.hint is None else hint and hint in error.hint
+
+
+def test_the_rdma_devices_of_the_host(tmp_path: Path) -> None:
+    for name in ("rxe1", "mlx5_0"):
+        (tmp_path / name).mkdir()
+    hint = resources_io.missing_device("rdma.max", str(tmp_path)) or ""
+    assert "(there are: mlx5_0 rxe1)" in hint
+    assert "(there are: none)" in (resources_io.missing_device("rdma.max", "/nonexistent") or "")
