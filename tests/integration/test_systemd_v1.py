@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness import Bundle, Container, Runtime, alive
-from tests.integration.test_systemd import MIB, OURS, ROOT, booted, gone, known, limits, prop
+from tests.integration.test_systemd import (
+    MIB,
+    OURS,
+    ROOT,
+    booted,
+    gone,
+    known,
+    limits,
+    prop,
+    systemctl,
+)
 from tests.integration.test_systemd import unit as unit  # a fixture
 
 pytestmark = [
@@ -81,6 +91,49 @@ def test_limits_and_update(rt: Runtime, bundle: Bundle, unit: str) -> None:
     if rt.kind == OURS:
         about = prop(unit, "MemoryLimit", "TasksMax")
         assert about == {"MemoryLimit": str(80 * MIB), "TasksMax": "50"}
+
+
+def test_limits_stay(rt: Runtime, bundle: Bundle, unit: str) -> None:
+    """Through daemon-reload and an update: what systemd knows, and on v1 throttles have a file for each kind."""
+    disk = sorted(Path("/sys/block").glob("vd*/dev"))[0].read_text().strip()
+    major, minor = map(int, disk.split(":"))
+    entry = {"major": major, "minor": minor, "rate": MIB}
+    limits(
+        bundle,
+        cpu={"shares": 512, "quota": 50_555, "period": 100_000, "cpus": "0"},
+        pids={"limit": 77},
+        blockIO={f"throttle{kind}Device": [entry] for kind in ("ReadBps", "WriteIOPS")},
+    )
+    container = rt.create(bundle).start()
+    wanted = {
+        "cpu.shares": "512",
+        "cpu.cfs_period_us": "100000",
+        "cpuset.cpus": "0",
+        "pids.max": "77",
+        "blkio.throttle.read_bps_device": f"{disk} {MIB}",
+        "blkio.throttle.write_iops_device": f"{disk} {MIB}",
+    }
+    assert {name: value(container, name) for name in wanted} == wanted
+    for _ in range(2):
+        systemctl("daemon-reload")
+        assert {name: value(container, name) for name in wanted} == wanted
+        # no whole percent: systemd writes the next one that is
+        assert value(container, "cpu.cfs_quota_us") in ("50555", "51000")
+        rt.call("update", "--pids-limit", "55", container.id).ok()
+        wanted["pids.max"] = "55"
+        assert {name: value(container, name) for name in wanted} == wanted
+
+
+def test_no_process_more(rt: Runtime, bundle: Bundle, unit: str) -> None:
+    """A limit of 0 is none that systemd can hold; what it writes must let as little be made."""
+    if rt.kind != OURS:
+        pytest.skip("1.1.5 takes 0 for absent")
+    container = rt.create(limits(bundle, pids={"limit": 0})).start()
+    assert value(container, "pids.max") == "0"
+    rt.call("update", "--cpu-share", "512", container.id).ok()
+    assert value(container, "pids.max") == "0"
+    systemctl("daemon-reload")
+    assert value(container, "pids.max") in ("0", "1")
 
 
 def test_devices(rt: Runtime, bundle: Bundle, unit: str) -> None:
