@@ -1,4 +1,4 @@
-"""Block I/O, huge pages and RDMA of linux.resources. Pure but for the hint of an error. Hot module; see resources.py."""
+"""Block I/O, huge pages and RDMA of linux.resources. Pure, but for an error's hint. Hot module; see resources.py."""
 
 from __future__ import annotations
 
