@@ -27,7 +27,11 @@ _WITHOUT_PROPERTY = ("hugepageLimits", "rdma", "devices")
 
 # What a change of properties may write again, which systemd holds not at all or not exactly.
 REWRITTEN = ("cpu.max", "pids.max", "memory.oom.group", "memory.zswap.writeback")
-REWRITTEN_V1 = (("cpu", "cpu.cfs_quota_us"), ("pids", "pids.max"))
+REWRITTEN_V1 = (
+    ("cpu", "cpu.cfs_quota_us"),
+    ("pids", "pids.max"),
+    ("blkio", "blkio.bfq.weight"),
+)
 
 # file → (property, the least value that it takes)
 _SIZES = {
@@ -44,7 +48,6 @@ _WEIGHTS = {
     "cpu.weight": ("CPUWeight", 1, 10_000),
     "cpu.shares": ("CPUShares", 2, 262_144),
     "blkio.weight": ("BlockIOWeight", 10, 1_000),
-    "blkio.bfq.weight": ("BlockIOWeight", 10, 1_000),
 }
 # cpu.weight of cpu.weight.nice -20 to 19: the kernel's sched_prio_to_weight[] × 100 / 1024
 _NICE = (
@@ -127,6 +130,11 @@ def of_v1(writes: Sequence[V1Write]) -> list[Property]:
             quota, at = value, pointer
         elif name == "cpu.cfs_period_us":
             period, at = value, at or pointer
+        elif name == "blkio.bfq.weight":
+            # systemd makes 1 to 181 of 1 to 1,000, as if it were IOWeight= of v2
+            weight = max(10, int(value))
+            weight = min(1_000, 100 + (weight - 100) * 11) if weight > 100 else weight
+            out["BlockIOWeight"] = ("BlockIOWeight", ("t", weight), pointer)
         elif name not in _SETS:  # systemd has no cpuset on v1
             _simple(name, value, pointer, out)
     if at:

@@ -178,6 +178,16 @@ def test_bfq_weight() -> None:
         assert bfq == (io if io <= 100 else 100 + (io - 100) * 900 // 9900)
 
 
+@pytest.mark.parametrize(
+    ("bfq", "told"), [(10, 10), (100, 100), (101, 111), (181, 991), (300, 1000)]
+)
+def test_bfq_weight_v1(bfq: int, told: int) -> None:
+    """systemd 252 on v1: blkio.bfq.weight is 100 + (w - 100) * 900 / 9900 of a weight w above 100."""
+    writes = [("blkio", "blkio.bfq.weight", str(bfq), "")]
+    assert systemd_properties.of_v1(writes) == [("BlockIOWeight", ("t", told), "")]
+    assert min(bfq, 181) == (told if told <= 100 else 100 + (told - 100) * 900 // 9900)
+
+
 def test_properties_v1() -> None:
     found = systemd_properties.for_new_v1(
         {
