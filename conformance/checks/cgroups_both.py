@@ -30,7 +30,8 @@ def rdma(t: Trial) -> None:
     path = need("rdma") / own_path(t)[1:]
     t.bundle.linux["resources"] = {"rdma": {names[0]: {"hcaHandles": 3, "hcaObjects": 10000}}}
     container = t.create("sleep")
-    seen = (path / "rdma.max").read_text()
+    file = path / "rdma.max"
+    seen = file.read_text() if file.exists() else "no rdma.max in the cgroup"
     t.claim(f"{names[0]} hca_handle=3 hca_object=10000" in seen, "the limits in rdma.max", seen)
     t.stop(container)
 

@@ -56,8 +56,7 @@ def judge(run: Verdicts, folder: Path, timeout: float, select: str | None) -> bo
     """One boot; returns whether it left a report."""
     words = ["--kernel", run.kernel, "--image", suite.SUITE, "--timeout", str(timeout)]
     words += ["--copy", str(suite.REPOSITORY), *suite.environment()]
-    if run.user == "user":
-        words.append("--user")
+    words.append("--user" if run.user == "user" else "--rdma")
     words += ["--", ".venv/bin/python", "-m", "conformance", "--format", "json"]
     words += ["--runtime", run.runtime, *(["--select", select] if select else [])]
     begin = time.monotonic()

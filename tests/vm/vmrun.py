@@ -116,6 +116,7 @@ def parse_arguments():
         action="store_true",
         help="have SELinux, with the image's test policy, in place of AppArmor",
     )
+    add("--rdma", action="store_true", help="make an RDMA device in software, rxe0")
     add("--net", action="store_true", help="give the guest a network, with NAT to this machine's")
     add("--append", action="append", default=[], metavar="WORDS", help="more kernel parameters")
     add("--qemu-arg", action="append", default=[], metavar="ARG", help="one more QEMU argument")
@@ -183,6 +184,7 @@ def job_archive(options):
         "directory": options.folders[0][1],
         "user": "tester" if options.user else "root",
         "network": "yes" if options.net else "",
+        "rdma": "yes" if options.rdma else "",
         "selinux": "yes" if options.selinux else "",
     }
     environment = {}
