@@ -119,9 +119,13 @@ def cgroup(container: state.Container) -> Any:
         for place in recorded.get("at") or ():
             if tuple([word.__class__ for word in place]) != (str, str, int):
                 raise TypeError
+            if place[1][:1] != "/":  # nothing but a hierarchy is walked through
+                raise ValueError
         for key in ("path", "mount", "unit", "slice"):
             if recorded.get(key, "").__class__ is not str:
                 raise TypeError
+        if recorded.get("mount", "/")[:1] != "/":
+            raise ValueError
         return cgroups.from_state(recorded)
     except (KeyError, TypeError, ValueError) as exc:
         raise state.damaged(state.STATE_FILE, "cgroup is incomplete") from exc

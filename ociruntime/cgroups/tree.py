@@ -62,6 +62,8 @@ def children(path: str) -> list[str]:
     try:
         with posix.scandir(fd) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as exc:
+        raise errors.from_os(exc, f"cgroup: read {path}") from exc
     finally:
         posix.close(fd)
 

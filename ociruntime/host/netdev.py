@@ -100,7 +100,7 @@ def _check(payload: bytes, flags: int) -> None:
     number = -_unpack(_NUMBER, payload)[0]
     if not number:
         return
-    if number < 0:
+    if not 0 < number < 1 << 31:
         raise _broken()
     text = posix.strerror(number)
     if flags & _NLM_F_ACK_TLVS:
