@@ -85,6 +85,7 @@ def _create(answer: Answer, phase: int, state: State) -> Iterator[Step]:
 
 
 def _start(answer: Answer, phase: int, state: State) -> Iterator[Step]:
+    """`died`: init was let go on, and killed before it executed the program."""
     if answer.kind == "ok":
         if state.status == CREATED:
             yield DONE, state._replace(life=RUNNING)
@@ -93,6 +94,11 @@ def _start(answer: Answer, phase: int, state: State) -> Iterator[Step]:
             yield DONE, state
         elif answer.word == STOPPED and state.dying and state.alive:
             yield DONE, state  # it does not answer any more
+    elif answer.kind == "died":
+        if phase == 0 and state.status == CREATED:
+            yield 1, state
+        elif phase == 1 and (state.dying or not state.alive):
+            yield DONE, state
 
 
 def _kill(answer: Answer, phase: int, state: State) -> Iterator[Step]:

@@ -31,6 +31,7 @@ _TEXTS = (
     (r"container not running", "not running"),
     (r"container with id \S+ is not running", "not running"),
     (r"container not paused", "not paused"),
+    (r"container init died before it executed the program", "died"),
 )
 _WORDS = {"already running": "running"}
 
