@@ -143,16 +143,19 @@ def _delete_force(answer: Answer, phase: int, state: State) -> Iterator[Step]:
 
 
 def _pause(answer: Answer, phase: int, state: State) -> Iterator[Step]:
-    """`not running`: it was killed meanwhile, and is thawed again so that it can die."""
+    """`not running`: it was killed meanwhile, and is thawed again so that it can die.
+
+    Who kills thaws as well; cgroup v1 is asked to freeze until every task is frozen, so it may be frozen once more.
+    """
     if answer.kind == "ok" and state.alive and not state.frozen:
         yield DONE, state._replace(frozen=True)
     elif answer.kind == "is" and answer.word in (PAUSED, STOPPED) and state.status == answer.word:
         yield DONE, state
     elif answer.kind == "not running":
-        if phase == 0 and state.alive and not state.frozen:
+        if state.alive and not state.frozen:
             yield 1, state._replace(frozen=True)
             yield 1, state
-        elif phase == 1 and (state.dying or not state.alive):
+        if phase == 1 and (state.dying or not state.alive):
             yield DONE, state._replace(frozen=False)
 
 
