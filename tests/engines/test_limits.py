@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from pathlib import Path
 
 import pytest
 from pytest_subtests import SubTests
@@ -118,13 +120,17 @@ def test_every_flag_of_update(engine: Engine, subtests: SubTests) -> None:
 
 
 def test_update_of_what_is_too_small(engine: Engine) -> None:
-    """Less memory than is in use: the kernel's refusal reaches the user, the container goes on."""
+    """Less memory than is in use: v1's kernel refuses, the user is told, the container goes on.  v2's kills."""
     name = engine.detached(
         *("--memory", "64m", "--memory-swap", "64m"), "--tmpfs", "/mem:size=60m", IMAGE,
         *("sh", "-c", "head -c 40m /dev/zero >/mem/x; echo ready; sleep 1000"),
     )  # fmt: skip
     engine.wait_for_log(name, "ready")
     result = engine.call("update", "--memory", "8m", "--memory-swap", "8m", name)
+    if UNIFIED:
+        engine.wait_for(name, "exited")
+        assert engine.state(name)["ExitCode"] == 137 and result.code == 0, result
+        return
     assert result.code == (1 if "docker" in engine.command else 125), result
     assert engine.runtime == "runc" or "busy" in result.err.lower(), result
     assert values(engine, name, "memory/memory.limit_in_bytes") == [str(64 << 20)]
@@ -132,20 +138,36 @@ def test_update_of_what_is_too_small(engine: Engine) -> None:
 
 def test_throttled_devices(engine: Engine) -> None:
     """Limits of a block device."""
-    devices = engine.host("cd /dev; ls -d vda sda loop0 nvme0n1 2>/dev/null; true").split()
+    names = ("vda", "sda", "nvme0n1", "loop0")
+    devices = [f"/dev/{n}" for n in names if engine.world.path(f"/dev/{n}").is_block_device()]
     files = [f"{GROUP}/blkio/blkio.throttle.{n}_device" for n in ("read_bps", "write_iops")]
     if UNIFIED:
         files = [f"{GROUP}/io.max"]
     if not devices or (not UNIFIED and engine.world.call("ls", *files).code):
         pytest.skip("no block device, or no blkio.throttle")
-    device = f"/dev/{devices[0]}"
-    flags = [f"--device-read-bps={device}:1mb", f"--device-write-iops={device}:50"]
-    lines = engine.shell(*flags, script=f"cat {' '.join(files)}")
-    if UNIFIED:
-        [line] = lines
-        assert {f"rbps={1 << 20}", "wiops=50"} <= set(line.split())
-    else:
+    flags = [f"--device-read-bps={devices[0]}:1mb", f"--device-write-iops={devices[0]}:50"]
+    name = engine.service(*flags)
+    lines = engine.execute(name, f"cat {' '.join(files)}")
+    if not UNIFIED:
         assert [line.split()[1] for line in lines] == [str(1 << 20), "50"]
+        return
+    if not lines and not shows_limits(group_of(engine, name), devices[0]):
+        pytest.skip("this kernel shows no limits of such a device, whoever writes them")
+    [line] = lines
+    assert {f"rbps={1 << 20}", "wiops=50"} <= set(line.split())
+
+
+def group_of(engine: Engine, name: str) -> Path:
+    """The only cgroup, on v2, by the machine's view."""
+    pid = engine.state(name)["Pid"]
+    text = engine.world.path(f"/proc/{pid}/cgroup").read_text()
+    return Path(GROUP + text.removeprefix("0::").strip())
+
+
+def shows_limits(group: Path, device: str) -> bool:
+    number = os.stat(device).st_rdev
+    (group / "io.max").write_text(f"{os.major(number)}:{os.minor(number)} rbps=4194304")
+    return bool((group / "io.max").read_text())
 
 
 def test_score_of_the_out_of_memory_killer(engine: Engine) -> None:
@@ -212,9 +234,9 @@ def test_ways_of_cgroups(engine: Podman, subtests: SubTests) -> None:
                 line.endswith(":/") for line in lines
             )
     with subtests.test("split"):
-        result = engine.call(
-            "run", "--rm", "--network", "none", "--cgroups", "split", IMAGE, "true"
-        )
+        if UNIFIED:
+            pytest.skip("needs a cgroup that was delegated to podman: test_systemd")
+        flags = ("--network", "none", "--cgroups", "split")
+        result = engine.call("run", "--rm", *flags, IMAGE, "true")
         # podman's on v1.
-        refused = result.code in (125, 126) and "could not find cgroup mount" in result.err
-        assert result.code == 0 if UNIFIED else refused, result
+        assert result.code in (125, 126) and "could not find cgroup mount" in result.err, result
