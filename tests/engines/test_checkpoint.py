@@ -5,14 +5,17 @@ from __future__ import annotations
 import pytest
 
 from conformance.kit import poll
-from tests.engines.drivers import IMAGE, Docker, Engine, Podman
+from tests.engines.drivers import IMAGE, ROOTFS, Containerd, Docker, Engine, Podman
+from tests.engines.drivers.cri import BOX, pack_images
+from tests.engines.test_ctr import execute
 from tests.integration.harness import why_no_criu
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(bool(why_no_criu()), reason=f"{why_no_criu()}: make test-vm-engines"),
 ]
-COUNT = "i=0; while :; do i=$((i+1)); echo $i; echo $i >/counted; sleep 0.1; done"
+# /counted always has a number.
+COUNT = "i=0; while :; do i=$((i+1)); echo $i; echo $i >/next; mv /next /counted; sleep 0.1; done"
 
 
 def numbers(engine: Engine, name: str) -> list[int]:
@@ -32,6 +35,14 @@ def goes_on(engine: Engine, name: str, before: int) -> None:
     said = numbers(engine, name)
     assert said == list(range(said[0], said[0] + len(said)))
     assert int(engine.execute(name, "cat /counted")[0]) > before
+
+
+def counts_on(engine: Engine, name: str, before: int) -> None:
+    """It counts further in a file, wherever its output goes."""
+    assert engine.state(name)["Status"] == "running"
+    first = int(engine.execute(name, "cat /counted")[0])
+    assert first >= before
+    poll(lambda: int(engine.execute(name, "cat /counted")[0]) > first + 2, "does not count further")
 
 
 @pytest.mark.engines("podman")
@@ -54,6 +65,56 @@ def test_podman_leave_running(engine: Podman) -> None:
     goes_on(engine, name, numbers(engine, name)[-1])
 
 
+@pytest.mark.engines("podman")
+def test_podman_export(engine: Podman) -> None:
+    """A container that is gone goes on from a file, with what it had written; a second time under another name."""
+    name = counting(engine)
+    file = f"/run/{name}.tar"
+    engine.call("container", "checkpoint", "--export", file, "--compress", "none", name).ok()
+    before = int(engine.call("logs", "--tail", "1", name).ok().out)
+    engine.call("rm", name).ok()
+    engine.call("container", "restore", "--import", file).ok()
+    counts_on(engine, name, before)
+    again = engine.new_name()
+    engine.call("container", "restore", "--import", file, "--name", again).ok()
+    counts_on(engine, again, before)
+    assert engine.call("exec", name, "sh", "-c", "exit 7").code == 7
+    assert engine.state(name)["Pid"] != engine.state(again)["Pid"]
+    engine.call("stop", "--time", "0", name, again).ok()
+
+
+@pytest.mark.engines("podman")
+def test_podman_keep(engine: Podman) -> None:
+    """--keep leaves CRIU's logs in the container's folder, for `restore --keep` the images, too."""
+    name = counting(engine)
+    engine.call("container", "checkpoint", "--keep", name).ok()
+    folder = f"{engine.inspect(name)['StaticDir']}"
+    assert "dump.log" in engine.host(f"ls {folder}")
+    before = numbers(engine, name)[-1]
+    engine.call("container", "restore", "--keep", name).ok()
+    goes_on(engine, name, before)
+    assert "inventory.img" in engine.host(f"ls {folder}/checkpoint")
+
+
+@pytest.mark.engines("podman")
+def test_podman_connection(engine: Podman) -> None:
+    """--tcp-established: a connection of the container's own goes on; without it CRIU refuses."""
+    # The listener says nothing, but goes on: at an end of its input both would leave.
+    script = "sleep 10000 | nc -l -p 700 >/come & sleep 1; while :; do echo x; sleep 0.1; done"
+    name = engine.detached(IMAGE, "sh", "-c", f"{script} | nc 127.0.0.1 700")
+
+    def come() -> int:
+        return int(engine.execute(name, "wc -l </come")[0])
+
+    poll(lambda: come() > 2, "nothing comes")
+    refused = engine.call("container", "checkpoint", name)
+    assert refused.code != 0 and engine.state(name)["Status"] == "running", refused
+    engine.call("container", "checkpoint", "--tcp-established", name).ok()
+    engine.call("container", "restore", "--tcp-established", name).ok()
+    before = come()
+    poll(lambda: come() > before + 2, "nothing comes any more")
+
+
 @pytest.mark.engines("docker")
 def test_docker(engine: Docker) -> None:
     name = counting(engine)
@@ -62,3 +123,30 @@ def test_docker(engine: Docker) -> None:
     before = numbers(engine, name)[-1]
     engine.call("start", "--checkpoint", "one", name).ok()
     goes_on(engine, name, before)
+
+
+@pytest.mark.engines("ctr")
+def test_ctr(engine: Containerd) -> None:
+    """`containers checkpoint` makes an image of the task and its files, from which `restore --live` makes another."""
+    pack_images(engine.world.path("/run"))
+    engine.call("images", "import", "/run/images.tar").ok()
+    name, made = engine.new_name(), f"localhost/{engine.world.name}:made"
+    words = engine.task_args(("--detach", "--null-io"), name, ("sh", "-c", COUNT))
+    words.remove("--rootfs")
+    engine.call(*[BOX if word == ROOTFS else word for word in words]).ok()
+
+    def counted() -> int:
+        return int(execute(engine, name, "cat", "/counted") or 0)
+
+    poll(lambda: counted() > 2, "does not count")
+    engine.call("containers", "checkpoint", "--task", "--rw", "--image", name, made).ok()
+    assert engine.task_status(name) == "RUNNING"
+    before = counted()
+    poll(lambda: counted() > before, "does not count further")
+    engine.tidy()
+    engine.call("containers", "restore", "--live", "--rw", name, made).ok()
+    assert engine.task_status(name) == "RUNNING"
+    before = counted()
+    poll(lambda: counted() > before + 2, "does not count further")
+    engine.call("tasks", "kill", "--signal", "KILL", name).ok()
+    poll(lambda: engine.task_status(name) == "STOPPED", "not stopped")

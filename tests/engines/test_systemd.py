@@ -5,16 +5,18 @@ A few long flows, because such machines are mostly emulated ones: all that each 
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
+from pytest_subtests import SubTests
 
-from conformance.kit import poll
+from conformance.kit import Result, poll
 from tests.engines import systemd_image
 from tests.engines.drivers import IMAGE, OURS, ROOTFS, Buildah, Containerd, Cri, Engine, Podman
 from tests.engines.drivers.podman import INFRA
 from tests.engines.groupfiles import reading, wanted
-from tests.engines.world import GROUP, with_systemd
+from tests.engines.world import GROUP, TIMEOUT, with_systemd
 
 pytestmark = [
     pytest.mark.root,
@@ -160,6 +162,79 @@ def test_systemd_inside(engine: Podman) -> None:
     engine.call("stop", "--time", "30", name).ok()
     assert engine.state(name)["ExitCode"] == 0  # SIGRTMIN+3 was heeded
     poll(lambda: not scope.exists(), f"{scope} stays")
+
+
+def in_unit(engine: Podman, *args: str) -> Result:
+    """podman in a unit of its own whose cgroup is delegated, as a service of an administrator would start it."""
+    command = ["systemd-run", *(["--user"] if engine.user else []), "--scope", "--quiet"]
+    command += ["--property", "Delegate=yes", "--unit", f"{engine.new_name()}-unit.scope"]
+    return engine.world.call(*command, *engine.command, *args, env=engine.env, user=engine.user)
+
+
+@pytest.mark.engines("podman", "user-podman", peers=2)
+def test_ways_of_cgroups(engine: Podman, subtests: SubTests) -> None:
+    """--cgroups: in podman's own cgroup (split), in a scope with or without one for conmon, and none."""
+    limit = ("--memory", "64m", "--memory-swap", "64m")
+    with subtests.test("split"):
+        flags = ("--network", "none", "--cgroups", "split", *limit)
+        where = f"cat /proc/self/cgroup; {reading(FILES[0])}"
+        wanted = ["0::/", str(64 * MIB)]
+        assert in_unit(engine, "run", "--rm", *flags, IMAGE, "sh", "-c", where).ok().lines == wanted
+        name = engine.new_name()
+        words = ("--detach", "--name", name, *flags, IMAGE, "sh", "-c", SERVE)
+        in_unit(engine, "run", *words).ok()
+        group = group_of(engine, engine.state(name)["Pid"])
+        payload = next(p for p in (group, *group.parents) if p.name.startswith("libpod-payload-"))
+        unit = payload.parent
+        assert unit.name.endswith("-unit.scope") and limits(group)[0] == str(64 * MIB)
+        conmon = group_of(engine, engine.state(name)["ConmonPid"])
+        assert conmon.parent == unit and conmon.name in ("runtime", "supervisor")
+        assert engine.execute(name, where) == wanted
+        engine.call("pause", name).ok()
+        assert frozen(group)
+        engine.call("unpause", name).ok()
+        engine.call("stop", "--time", "20", name).ok()
+        assert engine.state(name)["ExitCode"] == 0
+        poll(lambda: not payload.exists(), f"{payload} stays")
+        poll(lambda: not unit.exists(), f"{unit} stays")
+    for way in ("enabled", "no-conmon"):
+        with subtests.test(way):
+            name = engine.service("--cgroups", way, *limit)
+            group = group_of(engine, engine.state(name)["Pid"])
+            assert engine.world.parent in group.parts and limits(group)[0] == str(64 * MIB)
+            conmon = group_of(engine, engine.state(name)["ConmonPid"])
+            assert conmon.name.startswith("libpod-conmon-") == (way == "enabled")
+    with subtests.test("disabled"):
+        if engine.runtime == "runc":
+            pytest.skip("runc has no such option, and podman refuses")
+        flags = ("--detach", "--network", "none", "--cgroups", "disabled")
+        name = engine.new_name()
+        engine.call("run", "--name", name, *flags, IMAGE, "sh", "-c", SERVE).ok()
+        assert engine.call("exec", name, "sh", "-c", "exit 7").code == 7
+        pids = (engine.state(name)["Pid"], engine.state(name)["ConmonPid"])
+        assert group_of(engine, pids[0]) == group_of(engine, pids[1])
+        engine.call("stop", "--time", "20", name).ok()
+        assert engine.state(name)["ExitCode"] == 0
+
+
+@pytest.mark.engines("podman")
+def test_service(engine: Podman) -> None:
+    """As Quadlet runs a container: a service of Type=notify whose cgroup is split; conmon is its main process."""
+    name = engine.new_name()
+    unit = f"{name}.service"
+    env = {**engine.env, "NOTIFY_SOCKET": "/run/systemd/notify"}
+    flags = ("--rm", "--replace", "--network", "none", "--cgroups", "split", "--sdnotify", "conmon")
+    words = ("run", "--detach", "--name", name, *flags, IMAGE, "sh", "-c", SERVE)
+    properties = [f"--property={p}" for p in ("Type=notify", "NotifyAccess=all", "Delegate=yes")]
+    command = ["systemd-run", "--quiet", "--unit", unit, *properties]
+    command += engine.world.argv([*engine.command, *words], env)
+    subprocess.run(command, check=True, timeout=TIMEOUT)
+    assert shown(engine, unit, "ActiveState") == ["active"]
+    state = engine.state(name)
+    assert shown(engine, unit, "MainPID") == [str(state["ConmonPid"])]
+    assert unit in group_of(engine, state["Pid"]).parts
+    engine.call("stop", "--time", "20", name).ok()
+    poll(lambda: shown(engine, unit, "ActiveState") == ["inactive"], f"{unit} does not end")
 
 
 @pytest.mark.engines("ctr")
