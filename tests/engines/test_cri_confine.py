@@ -10,6 +10,7 @@ import pytest
 from conformance.kit import Result, poll
 from tests.engines.drivers import Cri
 from tests.engines.drivers.cri import NODES, RUNNING, Container, CriError, Pod
+from tests.integration.harness import why_no_apparmor
 
 pytestmark = [pytest.mark.root, pytest.mark.engines(*NODES)]
 MIB = 1 << 20
@@ -129,8 +130,8 @@ def test_seccomp_from_a_file(engine: Cri, pod: Pod) -> None:
 
 
 def test_apparmor(pod: Pod) -> None:
-    if not Path("/sys/module/apparmor/parameters/enabled").exists():
-        pytest.skip("a kernel without AppArmor")
+    if reason := why_no_apparmor():
+        pytest.skip(reason)
     container = pod.service(security={"apparmor": {"profile_type": "RuntimeDefault"}})
     assert "cri-containerd" in container.exec("cat", "/proc/1/attr/current").ok().out
 

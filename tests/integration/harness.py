@@ -36,6 +36,7 @@ __all__ = [
     "fields",
     "poll",
     "runtime_path",
+    "why_no_apparmor",
     "why_no_criu",
 ]
 
@@ -65,6 +66,14 @@ def why_no_criu() -> str:
         return "criu needs root"
     done = subprocess.run(["criu", "check"], capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else "criu does not work with this kernel"
+
+
+def why_no_apparmor() -> str:
+    """Why AppArmor cannot be used here; empty when it can."""
+    enabled = Path("/sys/module/apparmor/parameters/enabled")
+    if not enabled.exists() or enabled.read_text().strip() != "Y":
+        return "a kernel without AppArmor"
+    return "" if shutil.which("apparmor_parser") else "apparmor_parser is not installed"
 
 
 class Snapshot:

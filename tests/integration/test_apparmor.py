@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from conformance.kit import PATIENCE
-from tests.integration.harness import Bundle, Runtime
-
-ENABLED = Path("/sys/module/apparmor/parameters/enabled")
-
-
-def why_not() -> str:
-    """Why AppArmor cannot be used here; empty when it can."""
-    if not ENABLED.exists() or ENABLED.read_text().strip() != "Y":
-        return "a kernel without AppArmor"
-    return "" if shutil.which("apparmor_parser") else "apparmor_parser is not installed"
-
+from tests.integration.harness import Bundle, Runtime, why_no_apparmor
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(bool(why_not()), reason=f"{why_not()}: make test-vm"),
+    pytest.mark.skipif(bool(why_no_apparmor()), reason=f"{why_no_apparmor()}: make test-vm"),
 ]
 
 RULES = "capability, network, mount, umount, pivot_root, ptrace, signal, unix, file,"
