@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from pytest_subtests import SubTests
 
@@ -156,10 +158,16 @@ def test_mapped_volume(engine: Podman) -> None:
     """`:idmap`: the files of the host's root are those of the root inside.  Only crun knows it in podman 4."""
     if engine.runtime == "runc":
         pytest.skip("runc 1.1 has no id-mapped mounts")
-    engine.host("mkdir /run/mapped; touch /run/mapped/x")
-    flags = ("--uidmap", "0:300000:65536", "--volume", "/run/mapped:/mnt:idmap")
-    assert engine.shell(*flags, script="stat -c %u /mnt/x; touch /mnt/y") == ["0"]
-    assert engine.host("stat -c %u /run/mapped/y; rm -r /run/mapped") == "0\n"
+    # Kernels before 6.3 map no ids of a tmpfs, which /run is; this is the machine's own file system.
+    tmpfs = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 3)
+    folder = f"{'/run' if tmpfs else '/opt'}/{engine.world.name}-mapped"
+    engine.host(f"mkdir {folder}; touch {folder}/x")
+    try:
+        flags = ("--uidmap", "0:300000:65536", "--volume", f"{folder}:/mnt:idmap")
+        assert engine.shell(*flags, script="stat -c %u /mnt/x; touch /mnt/y") == ["0"]
+        assert engine.host(f"stat -c %u {folder}/y") == "0\n"
+    finally:
+        engine.host(f"rm -r {folder}")
 
 
 @pytest.mark.engines("podman", "user-podman", peers=1)
