@@ -149,7 +149,7 @@ class _Scope:
 
     def _start(self, pid: int, controllers: str, properties: list[Property]) -> str:
         """Let systemd make the unit around a process; the cgroup's path as the kernel tells it."""
-        self.unit.start(pid, properties)
+        self.unit.start(pid, properties, "BlockIO" if controllers else "IO")
         path = dict(hierarchy.membership(pid)).get(controllers, "")
         if path.rpartition("/")[2] != self.unit.name:
             raise errors.Error(
@@ -330,7 +330,8 @@ class SystemdV1(_Scope, V1Manager):
     def _begin(self, pid: int) -> None:
         from ociruntime.cgroups import systemd_properties as conversion
 
-        path = self._start(pid, "name=systemd", conversion.for_new_v1(self._resources))
+        properties = conversion.for_new_v1(self._resources)
+        path = self._start(pid, "name=systemd", properties)
         if path != self.path:
             self.path = path
             self._places = [
@@ -339,6 +340,10 @@ class SystemdV1(_Scope, V1Manager):
             ]
         self._create(adopt=True)
         V1Manager.attach(self, pid)
+        bfq = self._read("blkio", "blkio.bfq.weight")
+        if bfq and "BlockIOWeight" in {key for key, _, _ in properties}:
+            block = {"blockIO": self._resources["blockIO"]}  # as for v2
+            self.unit.set(conversion.of_v1(conversion.update_v1(block, self._read)))
         self.warnings = V1Manager.apply(self, self._resources)
 
     def for_exec(self, subs: Sequence[str] = (), init_pid: int = 0) -> Manager:

@@ -213,8 +213,11 @@ class Unit:
 
         return str(bus.wait_signal(ended).body[3])
 
-    def start(self, pid: int, limits: list[Property]) -> None:
-        """Make the unit with a process in it, as its only one. Raises errors.Error."""
+    def start(self, pid: int, limits: list[Property], io: str = "IO") -> None:
+        """Make the unit with a process in it, as its only one. Raises errors.Error.
+
+        ``io``: ``IO`` or ``BlockIO``, the family of properties that counts: with the former systemd ignores the latter.
+        """
         what = f"start {self.name}"
         properties: list[Property] = [
             ("Description", ("s", f"container {self.name.removesuffix('.scope')}"), ""),
@@ -224,7 +227,7 @@ class Unit:
             ("DefaultDependencies", ("b", False), ""),
             # without it a unit that failed would keep its name
             ("CollectMode", ("s", "inactive-or-failed"), ""),
-            *[(f"{name}Accounting", ("b", True), "") for name in ("CPU", "Memory", "IO", "Tasks")],
+            *[(f"{name}Accounting", ("b", True), "") for name in ("CPU", "Memory", io, "Tasks")],
             *limits,
             *self.extra,
         ]

@@ -24,6 +24,7 @@ from tests.integration.test_systemd import (
     systemctl,
 )
 from tests.integration.test_systemd import unit as unit  # a fixture
+from tests.integration.test_systemd_reload import scheduler
 
 pytestmark = [
     pytest.mark.root,
@@ -122,6 +123,19 @@ def test_limits_stay(rt: Runtime, bundle: Bundle, unit: str) -> None:
         rt.call("update", "--pids-limit", "55", container.id).ok()
         wanted["pids.max"] = "55"
         assert {name: value(container, name) for name in wanted} == wanted
+
+
+def test_weight_of_bfq_stays(rt: Runtime, bundle: Bundle, unit: str) -> None:
+    """As far as systemd 252 can say it: up to 181."""
+    if rt.kind != OURS:
+        pytest.skip("1.1.5 tells the number as it is, of which systemd makes another")
+    with scheduler("bfq"):
+        container = rt.create(limits(bundle, blockIO={"weight": 150})).start()
+        for _ in range(2):
+            assert value(container, "blkio.bfq.weight").removeprefix("default ") == "150"
+            systemctl("daemon-reload")
+        rt.call("update", "--blkio-weight", "700", container.id).ok()
+        assert value(container, "blkio.bfq.weight").removeprefix("default ") == "700"
 
 
 def test_no_process_more(rt: Runtime, bundle: Bundle, unit: str) -> None:
