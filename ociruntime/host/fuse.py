@@ -18,20 +18,17 @@ if TYPE_CHECKING:
 
 PATIENCE = 4.0  # seconds for each path
 _KINDS = ("fuse", "fuseblk")
+_LINKS = 40  # the kernel's own limit, path_resolution(7)
 
 
 def check(paths: Iterable[tuple[str, str]]) -> None:
-    """Raises errors.Error for the first of (path, pointer into config.json) below a fuse mount that nobody answers for.
-
-    A path that leads there by a symlink is not asked for.
-    """
-    points = [(point, kind) for point, kind in probe.mount_table() if kind.split(".")[0] in _KINDS]
-    asked = [
-        (path, pointer, point, kind)
-        for path, pointer in paths
-        for point, kind in points
-        if path == point or path.startswith(point.rstrip("/") + "/")
-    ]
+    """Raises errors.Error for the first of (path, pointer into config.json) in a fuse mount that nobody answers for."""
+    points = {point: kind for point, kind in probe.mount_table() if kind.split(".")[0] in _KINDS}
+    asked = []
+    for path, pointer in paths:
+        point = _point_of(path, points) if points else None
+        if point is not None:
+            asked.append((path, pointer, point))
     if not asked:
         return
     reader, writer = posix.pipe2(posix.O_CLOEXEC)
@@ -41,12 +38,12 @@ def check(paths: Iterable[tuple[str, str]]) -> None:
             _ask([path for path, *_ in asked], writer)
         posix.close(writer)
         writer = -1
-        for path, pointer, point, kind in asked:
+        for path, pointer, point in asked:
             if not launch.wait_readable(reader, PATIENCE):
                 posix.kill(
                     pid, signals.SIGKILL
                 )  # it ends when the file system is given up, at the latest
-                message = f"open {path}: the {kind} file system at {point} does not answer"
+                message = f"open {path}: the {points[point]} file system at {point} does not answer"
                 hint = "end its server, or abort its connection in /sys/fs/fuse/connections"
                 raise errors.Error(message, pointer=pointer, hint=hint)
             posix.read(reader, 1)
@@ -57,6 +54,31 @@ def check(paths: Iterable[tuple[str, str]]) -> None:
         posix.close(reader)
         if writer >= 0:
             posix.close(writer)
+
+
+def _point_of(path: str, points: dict[str, str]) -> str | None:
+    """The first mount point on the way that an absolute path takes, symlinks followed; nothing beyond it is looked at."""
+    if "/" in points:
+        return "/"
+    names, at, links = path.split("/")[::-1], "", 0
+    while names:
+        name = names.pop()
+        if name == "..":
+            at = at.rpartition("/")[0]
+        elif name not in ("", "."):
+            at += "/" + name
+            if at in points:
+                return at
+            try:
+                target = posix.readlink(at)
+            except OSError:  # no link, or nothing there
+                continue
+            links += 1
+            if links > _LINKS:
+                return None
+            at = "" if target[:1] == "/" else at.rpartition("/")[0]
+            names += target.split("/")[::-1]
+    return None
 
 
 def _ask(paths: list[str], writer: int) -> NoReturn:

@@ -42,7 +42,7 @@ def hung(rt: Runtime, place: Path) -> Iterator[fuse.Fuse]:
 
 
 @pytest.mark.parametrize("operation", [fuse.LOOKUP, fuse.GETATTR], ids=["LOOKUP", "GETATTR"])
-@pytest.mark.parametrize("what", ["source", "rootfs"])
+@pytest.mark.parametrize("what", ["source", "link", "rootfs"])
 def test_create(
     rt: Runtime, make_bundle: MakeBundle, hung: fuse.Fuse, operation: int, what: str
 ) -> None:
@@ -54,6 +54,10 @@ def test_create(
         pointer = "root.path"
     else:
         mount = {"destination": "/x", "type": "bind", "source": source, "options": ["bind"]}
+        if what == "link":
+            (bundle.path / "link").symlink_to("other/../../" + hung.path.name)
+            (bundle.path / "other").mkdir()
+            source = mount["source"] = str(bundle.path / "link/file")
         bundle.config["mounts"].append(mount)
         pointer = f"mounts[{len(bundle.config['mounts']) - 1}]"
     hung.hang(operation)
