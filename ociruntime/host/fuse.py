@@ -57,7 +57,7 @@ def check(paths: Iterable[tuple[str, str]]) -> None:
 
 
 def _point_of(path: str, points: dict[str, str]) -> str | None:
-    """The first mount point on the way that an absolute path takes, symlinks followed; nothing beyond it is looked at."""
+    """The first mount point on an absolute path's way, symlinks followed; nothing beyond it is looked at."""
     if "/" in points:
         return "/"
     names, at, links = path.split("/")[::-1], "", 0
