@@ -249,8 +249,10 @@ def _compile(creation: Creation) -> None:
     options.console = creation.terminal
     options.gate = creation.gate
     mode = creation.manager.mode
-    creation.move = creation.manager.must_attach() or lifecycle_sync.must_move(spec)
-    creation.record_early = lifecycle_sync.must_record(spec, mode, creation.facts)
+    new_unit = creation.manager.must_attach()
+    creation.move = new_unit or lifecycle_sync.must_move(spec)
+    # Whoever is in a unit that may not have been started is spared by `delete`: it has to know init by its number.
+    creation.record_early = new_unit or lifecycle_sync.must_record(spec, mode, creation.facts)
     waits = creation.move or lifecycle_sync.must_wait(spec, mode, creation.facts)
     options.cgroup_join = "sync" if waits else "clone3"
     if call.globals.get("strict") is True:

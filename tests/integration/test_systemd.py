@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +19,7 @@ ROOT = Path("/sys/fs/cgroup")
 USER = os.geteuid() != 0
 MIB = 1 << 20
 OURS = "ociruntime"
+ACCEPTS = ("43", "288", "202", "242")  # accept(2) and accept4(2) of x86-64 and arm64
 
 
 def booted() -> bool:
@@ -330,6 +333,35 @@ def test_killed_runtime(rt: Runtime, bundle: Bundle, unit: str) -> None:
         process.wait()
         container.delete("--force")
         gone(unit)
+
+
+def at_gate(group: Path) -> bool:
+    """Whether the only process of a cgroup waits for a connection."""
+    with contextlib.suppress(OSError):
+        pids = (group / "cgroup.procs").read_text().split()
+        return bool(pids) and Path(f"/proc/{pids[0]}/syscall").read_text().split()[0] in ACCEPTS
+    return False
+
+
+@pytest.mark.skipif(USER, reason="an ordinary user's init is always written down early")
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_killed_runtime_when_init_is_at_its_gate(rt: Runtime, bundle: Bundle, unit: str) -> None:
+    """It does not end with the runtime any more, and `delete` has to know whom to kill."""
+    if rt.kind != OURS:
+        pytest.skip("others have no such gate")
+    bundle.write()
+    container = rt.track(bundle)
+    # Until what create has made is written down takes its time.
+    slow = ["strace", "-qq", "-o", os.devnull, "-e", "inject=renameat:delay_enter=2000000"]
+    argv = [*slow, *rt.argv("create", "--bundle", str(bundle.path), container.id)]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet) as process:
+        group = ROOT / "system.slice" / unit
+        poll(lambda: at_gate(group), "init does not come to its gate")
+        [runtime] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(runtime), signal.SIGKILL)
+    container.delete("--force").ok()
+    gone(unit)
 
 
 @pytest.mark.skipif(not USER, reason="an ordinary user's")
