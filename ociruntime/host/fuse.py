@@ -40,9 +40,8 @@ def check(paths: Iterable[tuple[str, str]]) -> None:
         writer = -1
         for path, pointer, point in asked:
             if not launch.wait_readable(reader, PATIENCE):
-                posix.kill(
-                    pid, signals.SIGKILL
-                )  # it ends when the file system is given up, at the latest
+                # It ends when the file system is given up, at the latest.
+                posix.kill(pid, signals.SIGKILL)
                 message = f"open {path}: the {points[point]} file system at {point} does not answer"
                 hint = "end its server, or abort its connection in /sys/fs/fuse/connections"
                 raise errors.Error(message, pointer=pointer, hint=hint)
